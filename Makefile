@@ -1,0 +1,68 @@
+# `make run`: environment, all notebooks on the toy profile, report.   `make test`: environment, lint, tests, notebooks.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+STAMP := .venv/.installed
+PROFILE ?= toy
+# The first of these that runs; the packages have wheels for 3.12 and 3.13.
+PYTHON := $(shell for p in python3.12 python3.13 python3 python; do \
+	"$$p" -c 'import sys; sys.exit(not (3, 12) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+
+# Where the tested notebooks write, so that a test run changes no committed file.
+NBENV := PROFILE=toy HF_HUB_OFFLINE=1 TQDM_DISABLE=1 OUTPUT_DIR=$(CURDIR)/build/nbval CHECKPOINT_DIR=$(CURDIR)/build/nbval/checkpoints
+
+.PHONY: help env run test lint unit nbtest lab notebook reports bench clean
+
+help:
+	@echo "make run                        run every notebook on the toy profile, offline; ends with an HTML report"
+	@echo "make test                       lint, unit tests, and every notebook through nbval"
+	@echo "make notebook N=01 PROFILE=lite run one notebook in place (writes it, its figures and its results file)"
+	@echo "make lab                        open JupyterLab"
+	@echo "make reports                    rewrite README's table and reports/*.md from the results files"
+	@echo "make bench                      side-by-side timings"
+
+env: $(STAMP)
+
+$(STAMP): requirements.txt constraints.txt overrides.txt pyproject.toml
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "This project needs Python 3.12 or 3.13, and none was found: install one, or put it first on PATH."; exit 1; fi
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
+		echo "Could not make a virtual environment with $(PYTHON): on Debian or Ubuntu install its venv package."; exit 1; }
+	@$(BIN)/python -m pip install -q uv
+	$(BIN)/uv pip install -q -p .venv -r requirements.txt -c constraints.txt --override overrides.txt
+	$(BIN)/uv pip install -q -p .venv --no-deps -e .
+	@touch $@
+
+run: env
+	@PROFILE=$(PROFILE) $(if $(filter toy,$(PROFILE)),HF_HUB_OFFLINE=1) $(BIN)/python -m helpers.run_all
+
+notebook: env
+	@$(BIN)/python -m helpers.run_all $(N) --profile $(PROFILE) --in-place
+
+test: lint unit nbtest
+
+lint: env
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check -q
+
+unit: env
+	$(BIN)/python -m pytest
+
+# Lax: every cell must run; cells tagged nbval-check-output must print what the committed notebook shows.
+nbtest: env
+	@rm -rf build/nbval
+	$(NBENV) $(BIN)/python -m pytest -c tests/nbval.ini --rootdir . --nbval-lax --nbval-current-env --nbval-cell-timeout 900 notebooks
+	$(NBENV) $(BIN)/python -m pytest tests/after_nbval
+
+lab: env
+	$(BIN)/jupyter lab notebooks
+
+reports: env
+	$(BIN)/python -m helpers.reports readme
+	$(BIN)/python -m helpers.reports report
+
+bench: env
+	@for script in bench/[a-z]*.py; do $(BIN)/python $$script; done
+
+clean:
+	rm -rf build .venv

@@ -1,0 +1,178 @@
+"""The figures of the reports, in one look. Each function returns a matplotlib figure to show or to save."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from torch import Tensor
+
+PALETTE = sns.color_palette("colorblind")
+
+
+def use_style() -> None:
+    """The look of all notebooks: white ground, light grid, colours that the colour-blind can tell apart."""
+    sns.set_theme(style="whitegrid", palette=PALETTE, font_scale=0.95)
+    plt.rcParams.update(
+        {
+            "figure.dpi": 100,
+            "axes.titlesize": "medium",
+            "axes.titleweight": "bold",
+            "figure.constrained_layout.use": True,
+            "legend.frameon": False,
+            "axes.spines.right": False,
+            "axes.spines.top": False,
+        }
+    )
+
+
+def image_grid(
+    rows: Mapping[str, Tensor], captions: Sequence[Sequence[str]] | None = None, size: float = 1.35
+) -> Figure:
+    """Rows of images under each other, the row's name at its left.
+
+    Args:
+        rows: name to images, float `(N, C, H, W)` in [0, 1]; each row has the same N.
+        captions: text above each image, one list a row.
+        size: inches an image.
+    """
+    columns = len(next(iter(rows.values())))
+    figure, axes = plt.subplots(
+        len(rows), columns, figsize=(columns * size, len(rows) * size * (1.2 if captions else 1.05)), squeeze=False
+    )
+    for r, (name, images) in enumerate(rows.items()):
+        for c, image in enumerate(images):
+            show_image(axes[r, c], image, captions[r][c] if captions else "")
+        axes[r, 0].set_ylabel(name, fontsize="small", fontweight="bold")
+    return _closed(figure)
+
+
+def show_image(axis: Axes, image: Tensor, caption: str = "") -> None:
+    """One image, float `(C, H, W)` in [0, 1], without ticks; pixels stay pixels."""
+    axis.imshow(
+        image.clamp(0, 1).permute(1, 2, 0).cpu().numpy().squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest"
+    )
+    axis.set_title(caption, fontsize="x-small", fontweight="normal", pad=2)
+    axis.set(xticks=[], yticks=[])
+    axis.grid(False)
+    sns.despine(ax=axis, left=True, bottom=True)
+
+
+def curves(histories: Mapping[str, pd.DataFrame], val: str | Mapping[str, str] = "val") -> Figure:
+    """Accuracy and loss over epochs for each training: dashed on the training batches, solid on validation images.
+
+    Args:
+        histories: name to what `fit` returned.
+        val: which validation columns (`"val"` for `val_top1`, `val_loss`), or the choice for each name.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6))
+    for colour, (name, history) in zip(PALETTE, histories.items(), strict=False):
+        column = val if isinstance(val, str) else val[name]
+        for axis, key in zip(axes, ("top1", "loss"), strict=True):
+            axis.plot(history.epoch, history[f"train_{key}"], "--", color=colour, alpha=0.8, label=f"{name}, training")
+            axis.plot(history.epoch, history[f"{column}_{key}"], color=colour, label=f"{name}, validation")
+    axes[0].set(xlabel="epoch", ylabel="accuracy", title="Accuracy")
+    axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    losses = np.concatenate([line.get_ydata() for line in axes[1].lines])
+    axes[1].set(
+        xlabel="epoch", ylabel="cross-entropy (nats)", title="Loss", ylim=(0, 1.5 * np.quantile(losses, 0.9))
+    )  # one wild epoch hides no other
+    for axis in axes:
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=max(2, len(histories)), fontsize="small"
+    )
+    return _closed(figure)
+
+
+def lines(
+    frame: pd.DataFrame,
+    xlabel: str,
+    ylabel: str = "accuracy",
+    title: str = "",
+    low: pd.DataFrame | None = None,
+    high: pd.DataFrame | None = None,
+    percent: bool = True,
+    marks: Mapping[str, float] | None = None,
+) -> Figure:
+    """One line a column over the index, a band from `low` to `high` where given, named vertical lines at `marks`."""
+    figure, axis = plt.subplots(figsize=(6.4, 3.8))
+    for colour, marker, name in zip(PALETTE, "osD^vPX*", frame.columns, strict=False):
+        axis.plot(frame.index, frame[name], marker=marker, markersize=4, color=colour, label=name)
+        if low is not None and high is not None:
+            axis.fill_between(frame.index, low[name], high[name], color=colour, alpha=0.2, linewidth=0)
+    for text, x in (marks or {}).items():
+        axis.axvline(x, color="0.4", linewidth=1, linestyle=":")
+        axis.annotate(
+            text,
+            (x, 0.98),
+            xycoords=("data", "axes fraction"),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="top",
+            fontsize="x-small",
+        )
+    axis.set(xlabel=xlabel, ylabel=ylabel, title=title, ylim=(0, None))
+    if percent:
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axis.legend(fontsize="small")
+    return _closed(figure)
+
+
+def bars(
+    frame: pd.DataFrame,
+    ylabel: str = "accuracy",
+    title: str = "",
+    low: pd.DataFrame | None = None,
+    high: pd.DataFrame | None = None,
+) -> Figure:
+    """A group of bars for each row, a colour for each column, the value above, whiskers from `low` to `high`."""
+    figure, axis = plt.subplots(figsize=(max(5.0, 1.1 * frame.size + 1.5), 3.8))
+    width = 0.8 / frame.shape[1]
+    for number, name in enumerate(frame.columns):
+        at = np.arange(len(frame)) + (number - (frame.shape[1] - 1) / 2) * width
+        ends = None if low is None or high is None else [frame[name] - low[name], high[name] - frame[name]]
+        drawn = axis.bar(
+            at, frame[name], width * 0.92, label=name, color=PALETTE[number], yerr=ends, ecolor="0.3", capsize=2
+        )
+        axis.bar_label(drawn, [f"{value:.1%}" for value in frame[name]], fontsize="x-small", padding=2)
+    axis.set_xticks(np.arange(len(frame)), [str(label) for label in frame.index])
+    axis.set(ylabel=ylabel, title=title)
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axis.margins(y=0.12)
+    axis.grid(axis="x", visible=False)
+    figure.legend(loc="outside lower center", ncols=frame.shape[1], fontsize="small")
+    return _closed(figure)
+
+
+def confusion(matrix: np.ndarray, classes: Sequence[str], title: str = "", most_labels: int = 30) -> Figure:
+    """Confusion matrix as shares of each true class (rows sum to 1); class names where there are not too many."""
+    shares = matrix / matrix.sum(1, keepdims=True).clip(1)
+    labels = list(classes) if len(classes) <= most_labels else False
+    side = 5.2 if labels is False else max(4.2, 0.34 * len(classes) + 2)
+    figure, axis = plt.subplots(figsize=(side + 0.8, side))
+    sns.heatmap(
+        shares,
+        ax=axis,
+        vmin=0,
+        vmax=1,
+        cmap="mako_r",
+        square=True,
+        xticklabels=labels,
+        yticklabels=labels,
+        cbar_kws={"label": "share of the true class", "format": PercentFormatter(1, decimals=0), "shrink": 0.8},
+    )
+    axis.set(xlabel="predicted class", ylabel="true class", title=title)
+    return _closed(figure)
+
+
+def _closed(figure: Figure) -> Figure:
+    """Out of pyplot's hands, so that a notebook shows it once, where it is asked to."""
+    plt.close(figure)
+    return figure

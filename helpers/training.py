@@ -1,0 +1,320 @@
+"""One training loop for clean and adversarial training, on CPU, one GPU or many, that can be killed and resumed."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from tqdm import tqdm
+
+from .checkpoints import TrainingFolder, weights_checksum
+from .data import Batches, check_labels
+
+Attack = Callable[[Tensor, Tensor], Tensor]  # images (N, C, H, W) in [0, 1], labels (N,) -> images of the same shape
+Loss = Callable[[Tensor, Tensor], Tensor]  # logits (N, classes), labels (N,) -> mean over the batch
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a model said: `logits` float32 `(N, classes)`, `labels` int64 `(N,)`, both on the CPU; the mean `loss`."""
+
+    logits: Tensor
+    labels: Tensor
+    loss: float
+
+    @property
+    def correct(self) -> Tensor:
+        """bool `(N,)`."""
+        return self.logits.argmax(1) == self.labels
+
+    @property
+    def top1(self) -> float:
+        """Share of correct answers, 0 to 1."""
+        return self.correct.float().mean().item()
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
+    """`model` in eval mode; afterwards every submodule is back in its own mode (a frozen BatchNorm stays frozen)."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield model.eval()
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def evaluate(
+    model: nn.Module,
+    data: Batches,
+    *,
+    attack: Attack | None = None,
+    loss: Loss = F.cross_entropy,
+    rank: int = 0,
+    world: int = 1,
+) -> Evaluation:
+    """Run `model` in eval mode over `data`, on attacked images if an `attack` is given.
+
+    Of `world` processes, number `rank` does its share.
+    """
+    logits, labels, total = [], [], 0.0
+    with eval_mode(model):
+        for images, target in data.epoch(0, rank, world):
+            if attack is not None:
+                images = attack(images, target)
+            with torch.inference_mode():
+                output = model(images).float()
+                check_outputs(output, data)
+                total += loss(output, target).item() * len(target)
+            logits.append(output.cpu())
+            labels.append(target.cpu())
+    answers = torch.cat(labels)
+    return Evaluation(torch.cat(logits), answers, total / len(answers))
+
+
+def check_outputs(logits: Tensor, data: Batches) -> None:
+    """Raise ValueError unless the model has an output for each class of the set."""
+    classes = len(data.data.classes)
+    if logits.ndim != 2 or logits.shape[1] < classes:
+        raise ValueError(
+            f"the model returns {tuple(logits.shape)}, but {data.data.name} has {classes} classes: need (N, {classes})"
+        )
+
+
+def fit(
+    model: nn.Module,
+    train: Batches,
+    val: Batches | Mapping[str, Batches] | None = None,
+    *,
+    epochs: int,
+    optimizer: Optimizer,
+    scheduler: LRScheduler | None = None,
+    loss: Loss = F.cross_entropy,
+    attack: Attack | None = None,
+    val_attack: Attack | None = None,
+    max_norm: float | None = None,
+    folder: Path | str | None = None,
+    monitor: str = "val_top1",
+    precision: str = "no",
+    description: str = "training",
+) -> pd.DataFrame:
+    """Train `model` in place and return the history, one row an epoch.
+
+    Args:
+        train: the batches to learn from; order, augmentation and dropout of epoch `e` follow from `train.seed` and `e`.
+        val: the batches to watch, or several by name: `{"val": a, "noisy": b}` gives `val_top1` and `noisy_top1`.
+        epochs: how many passes over `train`.
+        optimizer, scheduler: any of torch's, built on `model.parameters()`; the scheduler is stepped once a batch.
+        loss: of logits and labels, a mean over the batch.
+        attack: if given, each batch is replaced by `attack(images, labels)` before the step (adversarial training).
+        val_attack: if given, the history also has `val_adv_top1` (and so on), measured under it.
+        max_norm: clip the gradient's L2 norm to this.
+        folder: where the state after each epoch is kept. If it holds one, training goes on from there, to the same
+            weights (on CPU bit for bit) as if it had never been stopped. None: nothing is written.
+        monitor: the history's column whose maximum decides `best.safetensors`.
+        precision: `"no"`, `"fp16"` or `"bf16"`, see `runs.precision`.
+
+    Returns:
+        DataFrame with `epoch, lr, train_loss, train_top1, seconds` (of training) and the validation columns; `top1` is
+        a fraction.
+
+    Raises:
+        FloatingPointError: the loss became NaN or infinite; the state of the last good epoch is kept.
+        CheckpointError: `folder` cannot be written, or belongs to a run with other settings.
+    """
+    settings = _settings(model, train, epochs, optimizer, scheduler, loss, attack, max_norm) | {
+        "monitor": monitor,
+        "precision": precision,
+    }
+    trainer = _Trainer(model, optimizer, scheduler, loss, attack, max_norm, precision)
+    check_labels(train.data.labels, len(train.data.classes))
+    watched = val if isinstance(val, Mapping) else {} if val is None else {"val": val}
+    store = TrainingFolder(folder, settings) if folder is not None else None
+    history = store.resume(trainer.plain, trainer.load_state) if store else []
+    best = max((row.get(monitor, -math.inf) for row in history), default=-math.inf)
+    steps = tqdm(
+        total=epochs * len(train), initial=len(history) * len(train), desc=description, leave=False, mininterval=1
+    )
+    with steps:
+        for epoch in range(len(history), epochs):
+            with _seeded(train.seed, epoch, trainer.accelerator.device):
+                row = trainer.epoch(train, epoch, steps)
+                for name, batches in watched.items():
+                    row |= trainer.validate(name, batches, val_attack)
+            if watched and monitor not in row:
+                raise ValueError(f"monitor={monitor!r} is no column of the history: {', '.join(row)}")
+            history.append(row)
+            improved = row.get(monitor, math.inf) > best  # nothing watched: the last is the best
+            best = max(best, row.get(monitor, -math.inf))
+            if store and trainer.accelerator.is_main_process:
+                store.save(epoch + 1, trainer.plain, trainer.state(), history, improved)
+    trainer.close()
+    return pd.DataFrame(history)
+
+
+class _Trainer:
+    """What one step needs, behind Accelerate."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        scheduler: LRScheduler | None,
+        loss: Loss,
+        attack: Attack | None,
+        max_norm: float | None,
+        precision: str,
+    ) -> None:
+        self.accelerator = Accelerator(mixed_precision=precision)
+        self.plain, self.scheduler, self.loss, self.attack, self.max_norm = model, scheduler, loss, attack, max_norm
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.shard = (self.accelerator.process_index, self.accelerator.num_processes)
+
+    def epoch(self, train: Batches, epoch: int, steps: tqdm) -> dict[str, float]:
+        """One pass over the training batches; its row of the history."""
+        started, lr = time.perf_counter(), self.optimizer.param_groups[0]["lr"]
+        self.model.train()
+        totals = torch.zeros(
+            3, device=self.accelerator.device, dtype=torch.float64
+        )  # loss, correct, examples: summed on the device
+        for step, (images, labels) in enumerate(train.epoch(epoch, *self.shard)):
+            totals += self._step(images, labels, train)
+            steps.update()
+            if step % 50 == 49:  # a look at the loss waits for the device, so not at each step
+                _check_finite(totals, epoch, step)
+        _check_finite(totals, epoch, step)
+        loss, top1 = self._mean(totals)
+        return {
+            "epoch": epoch + 1,
+            "lr": lr,
+            "train_loss": loss,
+            "train_top1": top1,
+            "seconds": time.perf_counter() - started,
+        }
+
+    def _step(self, images: Tensor, labels: Tensor, train: Batches) -> Tensor:
+        if self.attack is not None:
+            images = self.attack(images, labels)
+        logits = self.model(images)
+        check_outputs(logits, train)
+        value = self.loss(logits, labels)
+        self.optimizer.zero_grad()
+        self.accelerator.backward(value)
+        if self.max_norm is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_norm)
+        self.optimizer.step()
+        if self.scheduler is not None and not self.accelerator.optimizer_step_was_skipped:
+            self.scheduler.step()
+        correct = (logits.detach().argmax(1) == labels).sum()
+        return torch.stack(
+            [value.detach() * len(labels), correct, torch.tensor(len(labels), device=images.device)]
+        ).double()
+
+    def validate(self, name: str, val: Batches, attack: Attack | None) -> dict[str, float]:
+        """Clean and, if asked, attacked figures on one set of batches."""
+        loss, top1 = self._evaluate(val, None)
+        row = {f"{name}_loss": loss, f"{name}_top1": top1}
+        if attack is not None:
+            row[f"{name}_adv_top1"] = self._evaluate(val, attack)[1]
+        return row
+
+    def _evaluate(self, val: Batches, attack: Attack | None) -> tuple[float, float]:
+        result = evaluate(self.plain, val, attack=attack, loss=self.loss, rank=self.shard[0], world=self.shard[1])
+        sums = [result.loss * len(result.labels), result.correct.sum(), len(result.labels)]
+        return self._mean(torch.tensor(sums, device=self.accelerator.device, dtype=torch.float64))
+
+    def _mean(self, totals: Tensor) -> tuple[float, float]:
+        loss, correct, count = self.accelerator.reduce(totals, "sum").tolist()
+        return loss / count, correct / count
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the weights that the next epoch needs."""
+        scaler = self.accelerator.scaler
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler and _plain(self.scheduler.state_dict()),
+            "scaler": scaler and scaler.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        if self.accelerator.scaler is not None and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+
+    def close(self) -> None:
+        """Leave the model as a plain one again (Accelerate wraps `forward` for mixed precision)."""
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+
+
+def _check_finite(totals: Tensor, epoch: int, step: int) -> None:
+    if not torch.isfinite(totals[0]):
+        raise FloatingPointError(
+            f"the loss is NaN or infinite at epoch {epoch + 1}, by step {step + 1}: lower the learning rate, clip "
+            "gradients (max_norm), or look for NaN in the data. The last finished epoch is kept."
+        )
+
+
+@contextmanager
+def _seeded(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
+    """torch's global generators (dropout, random starts) seeded for this epoch, and put back afterwards."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed * 1_000_003 + epoch)
+        yield
+
+
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    """A scheduler's state without the functions that some put there: those come back with the scheduler itself."""
+    return {key: value for key, value in state.items() if not callable(value)}
+
+
+def _settings(
+    model: nn.Module,
+    train: Batches,
+    epochs: int,
+    optimizer: Optimizer,
+    scheduler: LRScheduler | None,
+    loss: Loss,
+    attack: Attack | None,
+    max_norm: float | None,
+) -> dict[str, Any]:
+    """What decides the result of a run; two runs that differ here must not share a folder."""
+    rates = {
+        key: repr(value) for key, value in optimizer.defaults.items() if key not in ("foreach", "fused", "capturable")
+    }
+    schedule = (
+        {key: value for key, value in _plain(scheduler.state_dict()).items() if isinstance(value, int | float)}
+        if scheduler
+        else {}
+    )
+    return {
+        "model": type(model).__name__,
+        "start": weights_checksum(model),
+        "epochs": epochs,
+        "train": train.describe(),
+        "optimizer": {type(optimizer).__name__: rates},
+        "scheduler": {type(scheduler).__name__: schedule},
+        "loss": _name(loss),
+        "attack": _name(attack),
+        "max_norm": max_norm,
+    }
+
+
+def _name(thing: object) -> str:
+    """A function's name, or what an object says of itself, without memory addresses."""
+    return getattr(thing, "__qualname__", None) or re.sub(r" at 0x[0-9a-f]+", "", repr(thing))

@@ -1,0 +1,55 @@
+"""The results files that the toy run has just written, against the committed ones in tests/golden.
+
+What is drawn or counted must agree exactly; what was trained may differ from machine to machine, so it has room.
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.toy.json"))
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+ROOM = 0.2  # for a trained quantity; the toy trainings are short and still move much from step to step
+
+
+def written(path):
+    return json.loads((Path(os.environ["OUTPUT_DIR"]) / "results" / path.name).read_text())
+
+
+def close(new, old):
+    """Numbers within ROOM (absolute, or a factor for large ones), everything else equal."""
+    if isinstance(old, float) and isinstance(new, int | float):
+        return math.isclose(new, old, abs_tol=ROOM, rel_tol=0.9)
+    return new == old
+
+
+def test_every_notebook_has_a_golden_file():
+    assert [path.name.split(".")[0] for path in GOLDEN] == [path.stem for path in NOTEBOOKS]
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_same_code_data_and_shape_of_results(path):
+    old, new = json.loads(path.read_text()), written(path)
+    for key in ("notebook", "profile", "seed", "code_sha256", "data", "order"):
+        assert new[key] == old[key], f"{key} differs: rerun `make golden` if the change is meant"
+    assert {name: (t["caption"], t["columns"], len(t["rows"])) for name, t in new["tables"].items()} == {
+        name: (t["caption"], t["columns"], len(t["rows"])) for name, t in old["tables"].items()
+    }
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_numbers_are_near_the_golden_ones(path):
+    old, new = json.loads(path.read_text()), written(path)
+    far = [
+        name for name, value in old["values"].items() if "epoch" not in name and not close(new["values"][name], value)
+    ]
+    for name in old.get(
+        "compared_tables",
+        [n for n in old["tables"] if not n.startswith(("history", "per_class", "confused", "recipes"))],
+    ):
+        rows = zip(new["tables"][name]["rows"], old["tables"][name]["rows"], strict=True)
+        far += [f"{name}: {n} against {o}" for a, b in rows for n, o in zip(a, b, strict=True) if not close(n, o)]
+    assert not far

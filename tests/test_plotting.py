@@ -1,0 +1,92 @@
+"""Figures hold what they are given, with labels."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from helpers import plotting
+
+
+@pytest.fixture(autouse=True)
+def _style():
+    plotting.use_style()
+
+
+def test_image_grid_shows_every_image_unchanged():
+    images = torch.rand(3, 3, 5, 5)
+    figure = plotting.image_grid({"clean": images, "dark": images / 2}, [["a", "b", "c"], ["", "", "d"]])
+    axes = np.array(figure.axes).reshape(2, 3)
+    assert [axis.get_title() for axis in axes.flat] == ["a", "b", "c", "", "", "d"]
+    assert [axis.get_ylabel() for axis in axes[:, 0]] == ["clean", "dark"]
+    shown = np.stack([axis.images[0].get_array() for axis in axes[1]])
+    np.testing.assert_allclose(shown, (images / 2).permute(0, 2, 3, 1).numpy())
+    assert {axis.images[0].get_clim() for axis in axes.flat} == {(0, 1)}  # one scale: dark stays dark
+
+
+def history(epochs=4):
+    rising = np.linspace(0.1, 0.5, epochs)
+    columns = {"train_top1": rising, "train_loss": 3 - rising, "val_top1": rising / 2, "val_loss": 4 - rising}
+    columns |= {"noisy_top1": rising / 3, "noisy_loss": 5 - rising}
+    return pd.DataFrame({"epoch": range(1, epochs + 1)} | columns)
+
+
+def test_curves_choose_the_validation_columns():
+    data = history()
+    accuracy, loss = plotting.curves({"one": data, "two": data}, {"one": "val", "two": "noisy"}).axes
+    assert [line.get_label() for line in accuracy.lines] == [
+        "one, training",
+        "one, validation",
+        "two, training",
+        "two, validation",
+    ]
+    assert accuracy.lines[3].get_ydata() == pytest.approx(data.noisy_top1)
+    assert loss.lines[1].get_ydata() == pytest.approx(data.val_loss)
+    assert (accuracy.get_ylabel(), accuracy.get_xlabel(), loss.get_ylabel()) == (
+        "accuracy",
+        "epoch",
+        "cross-entropy (nats)",
+    )
+
+
+def test_one_wild_epoch_does_not_flatten_the_loss():
+    data = history(10)
+    data.loc[0, "val_loss"] = 1_000.0
+    assert plotting.curves({"one": data}).axes[1].get_ylim()[1] < 10
+
+
+def test_lines_and_bands():
+    frame = pd.DataFrame({"a": [0.5, 0.4], "b": [0.3, 0.2]}, index=[0.0, 0.1])
+    axis = plotting.lines(frame, "variance", low=frame - 0.1, high=frame + 0.1, marks={"training": 0.05}).axes[0]
+    assert [line.get_label() for line in axis.lines[:2]] == ["a", "b"]
+    assert axis.lines[1].get_ydata().tolist() == [0.3, 0.2]
+    assert len(axis.collections) == 2
+    assert [text.get_text() for text in axis.texts] == ["training"]
+
+
+def test_bars_write_their_values():
+    frame = pd.DataFrame({"clean": [0.5, 0.4], "noisy": [0.3, 0.2]}, index=["a", "b"])
+    axis = plotting.bars(frame, low=frame - 0.05, high=frame + 0.1).axes[0]
+    assert [text.get_text() for text in axis.texts] == ["50.0%", "40.0%", "30.0%", "20.0%"]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["a", "b"]
+    whisker = (
+        axis.containers[0].get_segments()[0]
+        if hasattr(axis.containers[0], "get_segments")
+        else axis.collections[0].get_segments()[0]
+    )
+    assert whisker[:, 1] == pytest.approx([0.45, 0.6])
+
+
+def test_confusion_shows_shares_of_the_true_class():
+    figure = plotting.confusion(np.array([[3, 1], [0, 2]]), ["a", "b"], "title")
+    mesh = figure.axes[0].collections[0]
+    assert mesh.get_array().flatten().tolist() == [0.75, 0.25, 0, 1]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["a", "b"]
+    many = plotting.confusion(np.eye(40), [str(i) for i in range(40)]).axes[0]
+    assert not many.get_xticklabels()
+
+
+def test_figures_are_not_left_open():
+    plotting.lines(pd.DataFrame({"a": [1.0, 2.0]}), "x")
+    assert plt.get_fignums() == []
