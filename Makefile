@@ -11,7 +11,7 @@ PYTHON := $(shell for p in python3.12 python3.13 python3 python; do \
 # Where the tested notebooks write, so that a test run changes no committed file.
 NBENV := PROFILE=toy HF_HUB_OFFLINE=1 TQDM_DISABLE=1 OUTPUT_DIR=$(CURDIR)/build/nbval CHECKPOINT_DIR=$(CURDIR)/build/nbval/checkpoints
 
-.PHONY: help env run test lint unit nbtest lab notebook reports bench clean
+.PHONY: help env run test lint unit nbtest lab notebook reports golden bench clean
 
 help:
 	@echo "make run                        run every notebook on the toy profile, offline; ends with an HTML report"
@@ -60,6 +60,10 @@ lab: env
 reports: env
 	$(BIN)/python -m helpers.reports readme
 	$(BIN)/python -m helpers.reports report
+
+# After a change that is meant: the toy results that later runs are compared with.
+golden: run
+	cp build/toy/results/*.toy.json tests/golden/
 
 bench: env
 	@for script in bench/[a-z]*.py; do $(BIN)/python $$script; done

@@ -86,6 +86,7 @@ def execute(
         notebook,
         timeout=timeout,
         kernel_name="python3",
+        extra_arguments=["--log-level=ERROR"],  # the kernel's remarks on its transport are no business of the reader
         resources={"metadata": {"path": str(folder)}},
         record_timing=False,
         on_cell_executed=lambda **_: on_cell(len(done.append(0) or done), total),

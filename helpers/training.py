@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,76 +21,9 @@ from tqdm import tqdm
 
 from .checkpoints import TrainingFolder, weights_checksum
 from .data import Batches, check_labels
+from .evaluation import Attack, Evaluation, Loss, check_outputs, evaluate
 
-Attack = Callable[[Tensor, Tensor], Tensor]  # images (N, C, H, W) in [0, 1], labels (N,) -> images of the same shape
-Loss = Callable[[Tensor, Tensor], Tensor]  # logits (N, classes), labels (N,) -> mean over the batch
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """What a model said: `logits` float32 `(N, classes)`, `labels` int64 `(N,)`, both on the CPU; the mean `loss`."""
-
-    logits: Tensor
-    labels: Tensor
-    loss: float
-
-    @property
-    def correct(self) -> Tensor:
-        """bool `(N,)`."""
-        return self.logits.argmax(1) == self.labels
-
-    @property
-    def top1(self) -> float:
-        """Share of correct answers, 0 to 1."""
-        return self.correct.float().mean().item()
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
-    """`model` in eval mode; afterwards every submodule is back in its own mode (a frozen BatchNorm stays frozen)."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        yield model.eval()
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def evaluate(
-    model: nn.Module,
-    data: Batches,
-    *,
-    attack: Attack | None = None,
-    loss: Loss = F.cross_entropy,
-    rank: int = 0,
-    world: int = 1,
-) -> Evaluation:
-    """Run `model` in eval mode over `data`, on attacked images if an `attack` is given.
-
-    Of `world` processes, number `rank` does its share.
-    """
-    logits, labels, total = [], [], 0.0
-    with eval_mode(model):
-        for images, target in data.epoch(0, rank, world):
-            if attack is not None:
-                images = attack(images, target)
-            with torch.inference_mode():
-                output = model(images).float()
-                check_outputs(output, data)
-                total += loss(output, target).item() * len(target)
-            logits.append(output.cpu())
-            labels.append(target.cpu())
-    answers = torch.cat(labels)
-    return Evaluation(torch.cat(logits), answers, total / len(answers))
-
-
-def check_outputs(logits: Tensor, data: Batches) -> None:
-    """Raise ValueError unless the model has an output for each class of the set."""
-    classes = len(data.data.classes)
-    if logits.ndim != 2 or logits.shape[1] < classes:
-        raise ValueError(
-            f"the model returns {tuple(logits.shape)}, but {data.data.name} has {classes} classes: need (N, {classes})"
-        )
+__all__ = ["Evaluation", "evaluate", "fit"]
 
 
 def fit(
@@ -145,8 +77,14 @@ def fit(
     store = TrainingFolder(folder, settings) if folder is not None else None
     history = store.resume(trainer.plain, trainer.load_state) if store else []
     best = max((row.get(monitor, -math.inf) for row in history), default=-math.inf)
+    quiet = {} if trainer.accelerator.is_main_process else {"disable": True}
     steps = tqdm(
-        total=epochs * len(train), initial=len(history) * len(train), desc=description, leave=False, mininterval=1
+        total=epochs * len(train),
+        initial=len(history) * len(train),
+        desc=description,
+        leave=False,
+        mininterval=1,
+        **quiet,
     )
     with steps:
         for epoch in range(len(history), epochs):

@@ -12,10 +12,12 @@ import torch.nn.functional as F
 from conftest import small_net, toy_set
 from killed_training import train as train_resumable
 from torch import nn
+from two_processes import plain_net
 
 from helpers.checkpoints import CheckpointError, load_weights, save_weights, weights_checksum
 from helpers.data import Batches, ImageSet, load
-from helpers.training import Evaluation, eval_mode, evaluate, fit
+from helpers.modes import eval_mode
+from helpers.training import Evaluation, evaluate, fit
 
 SCRIPT = Path(__file__).with_name("killed_training.py")
 
@@ -51,6 +53,28 @@ def test_resuming_a_finished_training_runs_nothing(tmp_path):
     again, read = train_resumable(tmp_path / "done", kill_at=0)  # would kill this process at its first step
     assert weights_checksum(first) == weights_checksum(again)
     assert history.to_json() == read.to_json()
+
+
+def test_two_processes_train_as_one(tmp_path):
+    found = {}
+    for number in ("1", "2"):
+        (tmp_path / number).mkdir()
+        script = SCRIPT.with_name("two_processes.py")
+        done = subprocess.run(
+            [sys.executable, script, tmp_path / number, number], capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        for rank in range(int(number)):
+            model = load_weights(plain_net(), tmp_path / number / f"rank{rank}.safetensors")
+            found[number, rank] = model, json.loads((tmp_path / number / f"rank{rank}.json").read_text())
+    (one, history), (first, seen), (second, other) = found.values()
+    assert weights_checksum(first) == weights_checksum(second)
+    assert weights_checksum(first) != weights_checksum(plain_net())
+    assert seen == other
+    for a, b in zip(one.parameters(), first.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    for column in ("train_loss", "val_loss", "train_top1", "val_top1"):
+        assert list(seen[column].values()) == pytest.approx(list(history[column].values()), rel=1e-4)
 
 
 def test_other_settings_are_refused(tmp_path):
