@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
@@ -97,19 +98,13 @@ def _read_torchvision(parent: Path, name: str, split: str, size: int | None) -> 
         ) from error
     pixels = [image if size is None else Image.fromarray(image).resize((size, size)) for image in data.data]
     return ImageSet(
-        stack([*map(_array, pixels)], name),
+        stack([np.asarray(image) for image in pixels], name),
         torch.tensor(data.targets),
         tuple(data.classes),
         name,
         split,
         "torchvision files",
     )
-
-
-def _array(image: object) -> object:
-    import numpy as np
-
-    return np.asarray(image)
 
 
 def _torchvision_class(name: str) -> type:
