@@ -5,18 +5,18 @@ What is drawn or counted must agree exactly; what was trained may differ from ma
 
 import json
 import math
-import os
 from pathlib import Path
 
 import pytest
 
+WRITTEN = Path(__file__).parents[2] / "build" / "nbval" / "results"  # by `make nbtest`, just before
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.toy.json"))
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 ROOM = 0.2  # for a trained quantity; the toy trainings are short and still move much from step to step
 
 
 def written(path):
-    return json.loads((Path(os.environ["OUTPUT_DIR"]) / "results" / path.name).read_text())
+    return json.loads((WRITTEN / path.name).read_text())
 
 
 def close(new, old):
