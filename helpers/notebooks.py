@@ -35,10 +35,14 @@ def notebook_hash(path: Path | str) -> str:
 
 
 def executed_hash() -> str | None:
-    """`code_hash` of the cells that this kernel has run so far, the present one included; None outside IPython."""
+    """`code_hash` of the cells that this kernel has run so far, the present one included.
+
+    None outside IPython, and where a front end runs cells without keeping them (nbval does).
+    """
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
-    return code_hash(shell.history_manager.input_hist_raw[1:]) if shell else None
+    history = shell.history_manager.input_hist_raw[1:] if shell else []
+    return code_hash(history) if any(history) else None
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
