@@ -124,6 +124,7 @@ class Attack:
         logits = self._mean_logits(images, -1) if labels is None or by_rule else None
         labels = logits.argmax(1) if labels is None else labels.clone()
         if by_rule:
+            check_labels(labels, logits.shape[1])  # a rule looks the label up among the logits
             target = self.target(logits, labels, self.generator)
         highest = max(_check_classes(classes, images) for classes in (labels, target) if classes is not None)
         if target is not None and (target == labels).any():

@@ -14,6 +14,7 @@ from .modes import eval_mode
 
 Attack = Callable[[Tensor, Tensor], Tensor]  # images (N, C, H, W) in [0, 1], labels (N,) -> images of the same shape
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits (N, classes), labels (N,) -> mean over the batch
+Objective = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]  # model, images, labels -> loss, logits
 
 
 @dataclass(frozen=True, eq=False)

@@ -73,6 +73,8 @@ class WorstCase:
     def __call__(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images like `images`; `labels` int64 `(N,)`, None for the model's own answers."""
         check_pixels(images)
+        if not len(images):
+            return images.clone()
         labels = predict(self.model, images).argmax(1) if labels is None else labels
         return worst_of((partial(self._try, attack, images, labels) for attack in self.attacks), images, drop=True)
 
@@ -141,15 +143,20 @@ def robust_accuracy(model: nn.Module, data: Iterable[tuple[Tensor, Tensor]], att
         model: images in [0, 1] to logits `(N, classes)`.
         data: `Batches`, or any batches of images float `(N, C, H, W)` in [0, 1] and labels int64 `(N,)`.
         attack: of images and labels. For a model with random parts, one with `EOT`.
+
+    Raises:
+        ValueError: no batches.
     """
     attack = _stopping_early(attack, model)
     parts = [_outcomes(model, images, labels, attack) for images, labels in data]
+    if not parts:
+        raise ValueError("no batches: robust accuracy needs images (an iterator that was used up gives none)")
     return Robustness(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
 
 def predict(model: nn.Module, images: Tensor) -> Tensor:
-    """Logits `(N, classes)`, in eval mode and without gradients."""
-    with eval_mode(model), torch.no_grad():
+    """Logits `(N, classes)`, in eval mode, without gradients, and in full precision as an attack sees them."""
+    with eval_mode(model), torch.no_grad(), torch.autocast(images.device.type, enabled=False):
         return model(images)
 
 

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -21,7 +23,8 @@ from tqdm import tqdm
 
 from .checkpoints import TrainingFolder, weights_checksum
 from .data import Batches, check_labels
-from .evaluation import Attack, Evaluation, Loss, check_outputs, evaluate
+from .evaluation import Attack, Evaluation, Loss, Objective, check_outputs, evaluate
+from .modes import eval_mode
 
 __all__ = ["Evaluation", "evaluate", "fit"]
 
@@ -37,6 +40,7 @@ def fit(
     loss: Loss = F.cross_entropy,
     attack: Attack | None = None,
     val_attack: Attack | None = None,
+    objective: Objective | None = None,
     max_norm: float | None = None,
     folder: Path | str | None = None,
     monitor: str = "val_top1",
@@ -52,6 +56,9 @@ def fit(
         optimizer, scheduler: any of torch's, built on `model.parameters()`; the scheduler is stepped once a batch.
         loss: of logits and labels, a mean over the batch.
         attack: if given, each batch is replaced by `attack(images, labels)` before the step (adversarial training).
+        objective: if given, it takes the place of `attack` and `loss` in training: of the model (in training mode),
+            clean images and labels, it returns the loss to lower and the logits that `train_top1` counts. For a loss
+            that wants the clean and the attacked images at once, such as `defences.TRADES`.
         val_attack: if given, the history also has `val_adv_top1` (and so on), measured under it.
         max_norm: clip the gradient's L2 norm to this.
         folder: where the state after each epoch is kept. If it holds one, training goes on from there, to the same
@@ -67,11 +74,15 @@ def fit(
         FloatingPointError: the loss became NaN or infinite; the state of the last good epoch is kept.
         CheckpointError: `folder` cannot be written, or belongs to a run with other settings.
     """
+    if objective is not None and attack is not None:
+        raise ValueError("give an attack or an objective, not both: an objective makes its own attacked images")
     settings = _settings(model, train, epochs, optimizer, scheduler, loss, attack, max_norm) | {
         "monitor": monitor,
         "precision": precision,
     }
-    trainer = _Trainer(model, optimizer, scheduler, loss, attack, max_norm, precision)
+    if objective is not None:
+        settings["objective"] = _name(objective)
+    trainer = _Trainer(model, optimizer, scheduler, loss, objective or _Plain(loss, attack), max_norm, precision)
     check_labels(train.data.labels, len(train.data.classes))
     watched = val if isinstance(val, Mapping) else {} if val is None else {"val": val}
     store = TrainingFolder(folder, settings) if folder is not None else None
@@ -103,6 +114,25 @@ def fit(
     return pd.DataFrame(history)
 
 
+def _accelerator(precision: str) -> Accelerator:
+    """Accelerate keeps the first precision for the whole process; here each training has its own."""
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
+        AcceleratorState._reset_state()  # the processes and their devices stay as they are
+    return Accelerator(mixed_precision=precision)
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """The usual objective: the loss on the images, or on what an attack makes of them."""
+
+    loss: Loss
+    attack: Attack | None
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = model(images if self.attack is None else self.attack(images, labels))
+        return self.loss(logits, labels), logits
+
+
 class _Trainer:
     """What one step needs, behind Accelerate."""
 
@@ -112,12 +142,13 @@ class _Trainer:
         optimizer: Optimizer,
         scheduler: LRScheduler | None,
         loss: Loss,
-        attack: Attack | None,
+        objective: Objective,
         max_norm: float | None,
         precision: str,
     ) -> None:
-        self.accelerator = Accelerator(mixed_precision=precision)
-        self.plain, self.scheduler, self.loss, self.attack, self.max_norm = model, scheduler, loss, attack, max_norm
+        self.accelerator = _accelerator(precision)
+        self.plain, self.scheduler, self.max_norm = model, scheduler, max_norm
+        self.loss, self.objective = loss, objective
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.shard = (self.accelerator.process_index, self.accelerator.num_processes)
 
@@ -129,7 +160,10 @@ class _Trainer:
             3, device=self.accelerator.device, dtype=torch.float64
         )  # loss, correct, examples: summed on the device
         for step, (images, labels) in enumerate(train.epoch(epoch, *self.shard)):
-            totals += self._step(images, labels, train)
+            if step == 0:  # before a loss indexes into too few outputs, which on a GPU ends the process
+                with eval_mode(self.plain), torch.no_grad():
+                    check_outputs(self.plain(images[:1]), train)
+            totals += self._step(images, labels)
             steps.update()
             if step % 50 == 49:  # a look at the loss waits for the device, so not at each step
                 _check_finite(totals, epoch, step)
@@ -143,12 +177,8 @@ class _Trainer:
             "seconds": time.perf_counter() - started,
         }
 
-    def _step(self, images: Tensor, labels: Tensor, train: Batches) -> Tensor:
-        if self.attack is not None:
-            images = self.attack(images, labels)
-        logits = self.model(images)
-        check_outputs(logits, train)
-        value = self.loss(logits, labels)
+    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
+        value, logits = self.objective(self.model, images, labels)
         self.optimizer.zero_grad()
         self.accelerator.backward(value)
         if self.max_norm is not None:

@@ -217,7 +217,7 @@ def test_any_loss(model):
 MISUSES = {
     "normalised images": (lambda x, y: (x * 4 - 2, y), "normalisation inside the model"),
     "NaN": (lambda x, y: (x * float("nan"), y), "NaN"),
-    "bytes": (lambda x, y: ((x * 255).byte(), y), "must be float"),
+    "bytes": (lambda x, y: ((x * 255).byte(), y), r"must be float \(N"),
     "half": (lambda x, y: (x.half(), y), "float32 or float64"),
     "one image without batch": (lambda x, y: (x[0], y), r"\(N, C, H, W\)"),
     "labels too few": (lambda x, y: (x, y[:2]), "4 images but 2 labels"),
@@ -271,9 +271,51 @@ class SqrtAbs(nn.Module):
         return logits.abs().sqrt()
 
 
+@pytest.mark.parametrize("rule", [least_likely, random_target])
+def test_a_rule_is_not_asked_about_labels_that_the_model_has_no_output_for(rule):
+    images, labels = batch()
+    with pytest.raises(ValueError, match=r"must lie in 0 .. 9, got"):
+        PGD(make("cnn"), target=rule)(images, labels + 90)
+
+
+def test_square_says_when_the_loss_is_nan():
+    images, labels = batch(2)
+    broken = nn.Sequential(linear(torch.zeros(3072)), ZeroByZero())
+    with pytest.raises(FloatingPointError, match="loss is NaN"):
+        Square(broken, steps=3)(images, labels % 2)
+
+
+class ZeroByZero(nn.Module):
+    def forward(self, logits):
+        return logits * 0 / (logits * 0)
+
+
 def test_an_empty_batch_comes_back_empty():
     images, labels = batch()
-    assert PGD(make("cnn"))(images[:0], labels[:0]).shape == (0, 3, 32, 32)
+    attack = PGD(NoEmptyBatch())
+    assert attack(images[:0], labels[:0]).shape == (0, 3, 32, 32)
+    assert worst_case([attack])(images[:0]).shape == (0, 3, 32, 32)
+
+
+def test_robust_accuracy_of_no_batches_says_so():
+    with pytest.raises(ValueError, match="no batches"):
+        robust_accuracy(make("cnn"), [], PGD(make("cnn")))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_robust_accuracy_answers_in_full_precision_under_autocast(model, dtype):
+    seen = []
+    watch = model.register_forward_hook(lambda module, _, logits: seen.append(logits.dtype))
+    with watch, torch.autocast("cpu", dtype=dtype):
+        robust_accuracy(model, [batch()], lambda images, labels: images)
+    assert set(seen) == {torch.float32}
+
+
+class NoEmptyBatch(nn.Module):
+    """Like many models, this one cannot be asked about no images."""
+
+    def forward(self, images):
+        return images.reshape(len(images), -1)
 
 
 def test_works_where_the_caller_has_switched_gradients_off(model):

@@ -211,7 +211,7 @@ def test_nan_stops_the_training_and_keeps_the_last_good_state(tmp_path):
 
 
 def test_model_with_too_few_outputs():
-    with pytest.raises(ValueError, match=r"returns \(32, 10\), but toy-coarse has 20 classes"):
+    with pytest.raises(ValueError, match=r"returns \(1, 10\), but toy-coarse has 20 classes"):
         quick(small_net(classes=10))
 
 
@@ -258,3 +258,22 @@ def test_evaluation_counts():
     result = Evaluation(torch.eye(4), torch.tensor([0, 1, 2, 0]), 0.0)
     assert result.correct.tolist() == [True, True, True, False]
     assert result.top1 == 0.75
+
+
+def test_each_training_in_a_process_has_its_own_precision():
+    seen = []
+
+    def losses(precision):
+        model = small_net(20)
+        model[0].register_forward_hook(lambda module, args, out: seen.append(out.dtype))
+        _, history = quick(model, precision=precision)
+        dtypes = set(seen)
+        seen.clear()
+        return history.train_loss[0], dtypes
+
+    full, dtypes = losses("no")
+    assert dtypes == {torch.float32}
+    half, dtypes = losses("bf16")
+    assert torch.bfloat16 in dtypes
+    assert half == pytest.approx(full, rel=0.05)
+    assert losses("no") == (full, {torch.float32})

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import public, toy
+from . import flowers, public, toy
 from .folders import DataError, read_folder, read_zip
 from .images import ImageSet
 
@@ -27,6 +27,7 @@ HUB, TORCHVISION = ("the Hugging Face hub", public.fetch_hub), ("torchvision's h
 KNOWN = {
     "cifar10": Known({"train": 50_000, "test": 10_000}, 10, (HUB, TORCHVISION)),
     "cifar100": Known({"train": 50_000, "test": 10_000}, 100, (HUB, TORCHVISION)),
+    "flowers-102": Known(flowers.ROWS, 102, (("torchvision's host", flowers.fetch),)),
 }
 
 
@@ -45,7 +46,7 @@ def load(name: str, split: str, *, size: int | None = None, download: bool = Tru
     `{split}/<class>/<image>`), then for `<name>.zip`, then at the public source. The toy sets are drawn, not read.
 
     Args:
-        name: `"cifar10"`, `"cifar100"`, `"toy"`, `"toy-coarse"`, or any set that lies under `$DATA_ROOT`.
+        name: `"cifar10"`, `"cifar100"`, `"flowers-102"`, one of `toy.SETS`, or any set that lies under `$DATA_ROOT`.
         split: `"train"`, `"val"` or `"test"`, as far as the set has it.
         size: side in pixels to resize and crop to; None keeps the images as they are (toy: 32).
         download: False never touches the network.
@@ -67,8 +68,9 @@ def load(name: str, split: str, *, size: int | None = None, download: bool = Tru
 
 def _read(root: Path, name: str, split: str, size: int | None) -> ImageSet | None:
     """The set from disk, or None where nothing of it is there."""
-    if (local := public.read_local(root, name, split, size)) is not None:
-        return local
+    for reader in (public.read_local, flowers.read_local):
+        if (local := reader(root, name, split, size)) is not None:
+            return local
     if (root / name / split).is_dir():
         return read_folder(root, name, split, size)
     if (root / f"{name}.zip").is_file():

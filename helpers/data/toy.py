@@ -7,7 +7,7 @@ known, and each scene has an English and a Persian caption that name what is see
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -31,8 +31,19 @@ GROUND_RGB = torch.tensor([[0.25, 0.45, 0.22], [0.66, 0.58, 0.42], [0.20, 0.45, 
 FINE = tuple(" ".join(words) for words in product(COLOURS, TEXTURES, SHAPES))  # "red striped circle": 100 classes
 COARSE = tuple(" ".join(words) for words in product(TEXTURES, SHAPES))  # "striped circle": 20 classes
 
-SETS = {"toy": FINE, "toy-coarse": COARSE}
+# Transfer: two halves of the fine classes, as the squares of a chessboard are white or black. Every shape, texture and
+# colour, and every pair of two of them, is found in both; no class is.
+SQUARES = [sum(place) % 2 for place in product(range(len(COLOURS)), range(len(TEXTURES)), range(len(SHAPES)))]
+HALVES = {
+    name: [number for number, square in enumerate(SQUARES) if square == half]
+    for half, name in enumerate(("toy-source", "toy-flowers"))
+}
+SETS = {"toy": FINE, "toy-coarse": COARSE} | {name: tuple(FINE[n] for n in half) for name, half in HALVES.items()}
 SPLITS = {"train": (8_000, 1), "val": (1_000, 2), "test": (2_000, 3)}  # examples, seed
+OWN_SPLITS = {
+    "toy-source": {"train": (8_000, 4), "val": (1_000, 5), "test": (2_000, 6)},
+    "toy-flowers": {"train": (500, 7), "val": (500, 8), "test": (2_000, 9)},  # 10 a class to learn from, as Flowers-102
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,19 +88,27 @@ def _persian(*numbers: int) -> str:
 
 
 def load(name: str, split: str, size: int = 32) -> ImageSet:
-    """The toy set `"toy"` (100 classes) or `"toy-coarse"` (20 classes); each split has a seed of its own."""
-    if split not in SPLITS:
-        raise ValueError(f"the toy world has the splits {', '.join(SPLITS)}, not {split!r}")
-    count, seed = SPLITS[split]
-    scenes = draw(count, size, seed)
-    labels = scenes.fine if name == "toy" else scenes.coarse
+    """One of `SETS`: `"toy"` (100 classes), `"toy-coarse"` (20), or for transfer `"toy-source"` and `"toy-flowers"`
+    (50 each, none in both); each split has a seed of its own.
+    """
+    splits = OWN_SPLITS.get(name, SPLITS)
+    if split not in splits:
+        raise ValueError(f"the toy world has the splits {', '.join(splits)}, not {split!r}")
+    count, seed = splits[split]
+    half = HALVES.get(name, range(len(FINE)))
+    scenes = draw(count, size, seed, half)
+    labels = scenes.coarse if name == "toy-coarse" else torch.searchsorted(torch.tensor(half), scenes.fine)
     return ImageSet(scenes.images, labels, SETS[name], name, split, f"drawn, seed {seed}", scenes.masks)
 
 
-def draw(count: int, size: int = 32, seed: int = 0) -> Scenes:
-    """Draw `count` scenes of `size` x `size` pixels, every fine class its equal share; same seed, same scenes."""
+def draw(count: int, size: int = 32, seed: int = 0, classes: Sequence[int] = range(len(FINE))) -> Scenes:
+    """Draw `count` scenes of `size` x `size` pixels; same seed, same scenes.
+
+    Each of `classes` (numbers in `FINE`, ascending; all of them by default) has an equal share.
+    """
     generator = torch.Generator().manual_seed(seed)
-    fine = torch.arange(count).remainder(len(FINE))[torch.randperm(count, generator=generator)]
+    turn = torch.arange(count).remainder(len(classes))[torch.randperm(count, generator=generator)]
+    fine = torch.tensor(classes)[turn]
     attributes = {
         "shape": fine % len(SHAPES),
         "texture": fine // len(SHAPES) % len(TEXTURES),
