@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
@@ -50,6 +51,42 @@ def image_grid(
         for c, image in enumerate(images):
             show_image(axes[r, c], image, captions[r][c] if captions else "")
         axes[r, 0].set_ylabel(name, fontsize="small", fontweight="bold")
+    return _closed(figure)
+
+
+def heat_grid(
+    rows: Mapping[str, tuple[Tensor, Tensor]],
+    captions: Sequence[Sequence[str]] | None = None,
+    titles: Sequence[str] | None = None,
+    most: float = 4.0,
+    size: float = 1.5,
+) -> Figure:
+    """Images in grey under a heat map, rows of them, all on one colour scale: times the mean of the image's own map.
+
+    Args:
+        rows: name to images, float `(N, C, H, W)` in [0, 1], and maps, float `(N, H, W)` >= 0.
+        captions: text under each image, one list a row.
+        titles: text above each column.
+        most: end of the colour scale; what is higher looks the same.
+        size: inches an image.
+    """
+    columns = max(len(maps) for _, maps in rows.values())
+    figure, axes = plt.subplots(
+        len(rows),
+        columns,
+        figsize=(columns * size + 1.2, len(rows) * size * (1.3 if captions else 1.05)),
+        squeeze=False,
+    )
+    for r, (name, (images, maps)) in enumerate(rows.items()):
+        for c, (image, heat) in enumerate(zip(images, maps, strict=True)):
+            show_image(axes[r, c], image.mean(0, keepdim=True))
+            shares = (heat / heat.mean().clamp_min(1e-12)).cpu().numpy()
+            shown = axes[r, c].imshow(shares, cmap="inferno", vmin=0, vmax=most, alpha=0.6, interpolation="bilinear")
+            axes[r, c].set_xlabel(captions[r][c] if captions else "", fontsize="x-small", labelpad=2)
+        axes[r, 0].set_ylabel(name, fontsize="small", fontweight="bold")
+    for axis, title in zip(axes[0], titles or [], strict=False):
+        axis.set_title(title, fontsize="small")
+    figure.colorbar(shown, ax=axes, label="times the map's mean", shrink=0.6, aspect=30)
     return _closed(figure)
 
 
@@ -102,7 +139,8 @@ def lines(
     marks: Mapping[str, float] | None = None,
 ) -> Figure:
     """One line a column over the index, a band from `low` to `high` where given, named vertical lines at `marks`."""
-    figure, axis = plt.subplots(figsize=(6.4, 3.8))
+    outside = frame.shape[1] > 4  # a long legend would lie on the lines
+    figure, axis = plt.subplots(figsize=(8.4 if outside else 6.4, 3.8))
     for colour, marker, name in zip(PALETTE, "osD^vPX*", frame.columns, strict=False):
         axis.plot(frame.index, frame[name], marker=marker, markersize=4, color=colour, label=name)
         if low is not None and high is not None:
@@ -121,7 +159,9 @@ def lines(
     axis.set(xlabel=xlabel, ylabel=ylabel, title=title, ylim=(0, None))
     if percent:
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axis.legend(fontsize="small")
+    if pd.api.types.is_integer_dtype(frame.index):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(loc="outside right upper", fontsize="small") if outside else axis.legend(fontsize="small")
     return _closed(figure)
 
 
@@ -131,20 +171,23 @@ def bars(
     title: str = "",
     low: pd.DataFrame | None = None,
     high: pd.DataFrame | None = None,
+    percent: bool = True,
 ) -> Figure:
     """A group of bars for each row, a colour for each column, the value above, whiskers from `low` to `high`."""
-    figure, axis = plt.subplots(figsize=(max(5.0, 1.1 * frame.size + 1.5), 3.8))
+    figure, axis = plt.subplots(figsize=(min(12.0, max(5.0, 1.1 * frame.size + 1.5)), 3.8))
     width = 0.8 / frame.shape[1]
+    shown = "{:.3g}" if not percent else "{:.0%}" if frame.shape[1] > 3 else "{:.1%}"  # many bars are narrow
     for number, name in enumerate(frame.columns):
         at = np.arange(len(frame)) + (number - (frame.shape[1] - 1) / 2) * width
         ends = None if low is None or high is None else [frame[name] - low[name], high[name] - frame[name]]
         drawn = axis.bar(
             at, frame[name], width * 0.92, label=name, color=PALETTE[number], yerr=ends, ecolor="0.3", capsize=2
         )
-        axis.bar_label(drawn, [f"{value:.1%}" for value in frame[name]], fontsize="x-small", padding=2)
+        axis.bar_label(drawn, [shown.format(value) for value in frame[name]], fontsize="x-small", padding=2)
     axis.set_xticks(np.arange(len(frame)), [str(label) for label in frame.index])
     axis.set(ylabel=ylabel, title=title)
-    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    if percent:
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axis.margins(y=0.12)
     axis.grid(axis="x", visible=False)
     figure.legend(loc="outside lower center", ncols=frame.shape[1], fontsize="small")
@@ -169,6 +212,28 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str = "", most_
         cbar_kws={"label": "share of the true class", "format": PercentFormatter(1, decimals=0), "shrink": 0.8},
     )
     axis.set(xlabel="predicted class", ylabel="true class", title=title)
+    return _closed(figure)
+
+
+def verdicts(frame: pd.DataFrame) -> Figure:
+    """A field for each model (row) and check (column): "pass", "fail" or "not run", in words as well as in colour."""
+    shades = {"pass": PALETTE[2], "not run": (0.88, 0.88, 0.88), "fail": PALETTE[3]}
+    numbers = frame.replace({word: number for number, word in enumerate(shades)}).astype(float)
+    figure, axis = plt.subplots(figsize=(0.72 * frame.shape[1] + 2.6, 0.32 * len(frame) + 2.2))
+    sns.heatmap(
+        numbers,
+        ax=axis,
+        annot=frame.to_numpy(),
+        fmt="",
+        annot_kws={"fontsize": "xx-small"},
+        cmap=ListedColormap(list(shades.values())),
+        vmin=0,
+        vmax=2,
+        cbar=False,
+        linewidths=1,
+    )
+    axis.set(xlabel="", ylabel="")
+    axis.set_xticklabels(axis.get_xticklabels(), rotation=35, ha="right", fontsize="small")
     return _closed(figure)
 
 

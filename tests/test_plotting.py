@@ -90,3 +90,45 @@ def test_confusion_shows_shares_of_the_true_class():
 def test_figures_are_not_left_open():
     plotting.lines(pd.DataFrame({"a": [1.0, 2.0]}), "x")
     assert plt.get_fignums() == []
+
+
+def test_heat_maps_share_one_scale_in_units_of_their_mean():
+    images = torch.rand(2, 3, 8, 8)
+    maps = torch.ones(2, 8, 8)
+    maps[1, 0, 0] = 100.0  # a faint map and one a hundred times as strong somewhere
+    figure = plotting.heat_grid(
+        {"model": (images, maps), "other": (images, 1000 * maps)}, [["a", "b"]] * 2, ["clean", "FGSM"]
+    )
+    heats = [[axis.images[1] for axis in figure.axes[row : row + 2]] for row in (0, 2)]
+    assert {heat.get_clim() for row in heats for heat in row} == {(0.0, 4.0)}
+    for one, other in zip(*heats, strict=True):
+        assert np.allclose(one.get_array(), other.get_array())  # the unit of the score does not matter
+    assert heats[0][0].get_array().mean() == pytest.approx(1)
+    assert [axis.get_xlabel() for axis in figure.axes[:4]] == ["a", "b", "a", "b"]
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["clean", "FGSM"]
+
+
+def test_an_empty_heat_map_stays_dark():
+    figure = plotting.heat_grid({"model": (torch.rand(1, 3, 8, 8), torch.zeros(1, 8, 8))})
+    assert not figure.axes[0].images[1].get_array().any()
+
+
+def test_verdicts_are_words_and_colours():
+    frame = pd.DataFrame({"one": ["pass", "fail"], "two": ["not run", "pass"]}, index=["a", "b"])
+    axis = plotting.verdicts(frame).axes[0]
+    assert [text.get_text() for text in axis.texts] == ["pass", "not run", "fail", "pass"]
+    shades = axis.collections[0].get_facecolors()
+    assert np.allclose(shades[0], shades[3])
+    assert len({tuple(shade) for shade in shades}) == 3
+
+
+def test_bars_of_other_units_are_no_percentages():
+    figure = plotting.bars(pd.DataFrame({"rise": [2.5]}, index=["model"]), "nats", percent=False)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["2.5"]
+
+
+def test_a_long_legend_leaves_the_lines_free():
+    for count, inside in ((4, True), (5, False)):
+        figure = plotting.lines(pd.DataFrame({f"model {i}": [0.1, 0.2] for i in range(count)}), "epoch")
+        assert (figure.axes[0].get_legend() is not None) == inside
+        assert len(figure.legends) == (not inside)
