@@ -58,12 +58,12 @@ def assigned(run: Run, name: str, kind: str) -> Trained:
         attack = assigned_attacks(model)[kind]
     cut = {"FGSM": 3, "PGD": 2}[kind]
     epochs = run.pick(toy=2, lite=10 if small else cut, full=10)
-    images = split.train.take(run.pick(toy=400, lite=5_000 if small else 510, full=8_000), run.seed)
+    images = split.train.take(run.pick(toy=200, lite=5_000 if small else 510, full=8_000), run.seed)
 
     def train(model: nn.Module, folder: Path) -> pd.DataFrame:
         batches = Batches(images, 64 if small else 16, shuffle=True, device=run.device, seed=run.seed)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3 if small else 2e-5)  # 1e-4 undid the ViT
-        count = run.pick(toy=100, lite=500 if small else 102, full=500)
+        count = run.pick(toy=100 if small else 50, lite=500 if small else 102, full=500)
         watched = Batches(split.val.take(count, run.seed), 128, device=run.device)
         return fit(model, batches, watched, epochs=epochs, optimizer=optimizer, attack=attack, folder=folder,
                    val_attack=assigned_attacks(model)["PGD"], monitor="epoch", description=folder.name,
@@ -90,7 +90,7 @@ def compared(run: Run, method: str) -> Trained:
     split, model = cifar(run), resnet(run, noisy=False).model
     epochs = run.pick(toy=2, lite=6, full=10)
     steps, alpha = run.pick(toy=(2, EPS / 2), lite=(3, EPS / 2), full=(7, EPS / 4))
-    images = split.train.take(run.pick(toy=400, lite=6_000, full=45_000), run.seed)
+    images = split.train.take(run.pick(toy=200, lite=6_000, full=45_000), run.seed)
     arguments = METHODS[method](model, steps, alpha)
 
     def train(model: nn.Module, folder: Path) -> pd.DataFrame:
@@ -106,11 +106,12 @@ def fast(run: Run) -> Trained:
     """
     split = cifar(run)
     model = new_resnet(run, len(split.train.classes), run.pick(toy="imagenet", lite="half", full="small"))
-    epochs, precision = run.pick(toy=3, lite=9, full=30), run.pick(toy="no", lite="bf16", full=run.precision)
+    epochs, precision = run.pick(toy=2, lite=9, full=30), run.pick(toy="no", lite="bf16", full=run.precision)
+    images = split.train.take(run.pick(toy=400, lite=45_000, full=45_000), run.seed)
     arguments = {"attack": FFGSM(model, EPS, 10 / 255)}
 
     def train(model: nn.Module, folder: Path) -> pd.DataFrame:
-        return _augmented(run, model, split, folder, epochs, 0.1, precision, arguments)
+        return _augmented(run, model, split._replace(train=images), folder, epochs, 0.1, precision, arguments)
 
     return load_or_train(run, DEFENDED, "fast", model, epochs, train)
 
@@ -122,7 +123,7 @@ def _augmented(run: Run, model: nn.Module, split: Split, folder: Path, epochs: i
                       seed=run.seed)  # fmt: skip
     sgd = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=5e-4)
     cycle = torch.optim.lr_scheduler.OneCycleLR(sgd, max_lr=lr, total_steps=epochs * len(batches), pct_start=0.25)
-    watched = Batches(split.val.take(run.pick(toy=200, lite=500, full=2_000), run.seed), 500, device=run.device)
+    watched = Batches(split.val.take(run.pick(toy=100, lite=500, full=2_000), run.seed), 500, device=run.device)
     return fit(model, batches, watched, epochs=epochs, optimizer=sgd, scheduler=cycle, folder=folder,
                val_attack=PGD(model, EPS, EPS / 4, 10), monitor="val_adv_top1", precision=precision,
                description=folder.name, **arguments)  # fmt: skip

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.patches import FancyBboxPatch
 from torch import Tensor, nn
 
@@ -75,7 +76,9 @@ class Sheet:
 
 def new_sheet(height: float, title: str) -> Sheet:
     """An empty page with its title."""
-    figure = plt.figure(figsize=(WIDTH, height), layout="none")
+    # Places are given in inches. Not layout="none": after a first tight save matplotlib puts the default back for that.
+    placed = PlaceHolderLayoutEngine(adjust_compatible=True, colorbar_gridspec=True)
+    figure = plt.figure(figsize=(WIDTH, height), layout=placed)
     axis = figure.add_axes((0, 0, 1, 1))
     axis.set(xlim=(0, WIDTH), ylim=(0, height))
     axis.set_axis_off()

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from helpers.data import ImageSet, toy
+from helpers.models import small_cnn
 
 os.environ["TQDM_DISABLE"] = "1"
 ROOT = Path(__file__).parents[1]
@@ -73,17 +74,9 @@ def zip_folder(root: Path, name: str) -> Path:
 
 
 def small_net(classes: int = 20, seed: int = 0) -> nn.Sequential:
-    """A CNN with BatchNorm and dropout that learns the toy world in seconds."""
+    """`small_cnn` with dropout and always the same first weights."""
     torch.manual_seed(seed)
-    layers: list[nn.Module] = []
-    for before, after in ((3, 16), (16, 32), (32, 64)):
-        layers += [
-            nn.Conv2d(before, after, 3, padding=1, bias=False),
-            nn.BatchNorm2d(after),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-        ]
-    return nn.Sequential(*layers[:-1], nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Dropout(0.1), nn.Linear(64, classes))
+    return small_cnn(classes, dropout=0.1)
 
 
 def toy_set(count: int = 200, size: int = 16, seed: int = 0) -> ImageSet:

@@ -140,6 +140,14 @@ def test_deeper_resnets_raise():
         diagrams.resnet18_diagram(resnet34())
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["resnet", "vit"])
+def test_diagrams_are_saved_without_a_warning(name, tmp_path):
+    figure = diagrams.resnet18_diagram(resnet18(10)) if name == "resnet" else diagrams.vit_diagram(tiny())
+    for _ in range(2):  # a notebook saves a figure and then shows it
+        figure.savefig(tmp_path / "a.png", bbox_inches="tight")
+
+
 def test_figures_are_closed():
     diagrams.lp_balls()
     diagrams.sharp_and_flat()

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from helpers.models import Normalize, normalized, resnet18
+from helpers.models import Normalize, normalized, resnet18, small_cnn
+from helpers.models.small import LAST_CONV
 
 
 def test_resnet18_has_the_assigned_number_of_parameters():
@@ -22,6 +23,13 @@ def test_stems(stem, side):
 def test_unknown_stem():
     with pytest.raises(ValueError, match="imagenet, half, small"):
         resnet18(10, "tiny")
+
+
+def test_small_cnn_keeps_a_quarter_of_the_side():
+    network, seen = small_cnn(7).eval(), []
+    network[LAST_CONV].register_forward_hook(lambda module, args, out: seen.append(out.shape))
+    assert network(torch.rand(2, 3, 32, 24)).shape == (2, 7)
+    assert seen == [(2, 64, 8, 6)]
 
 
 def test_normalize_per_channel_and_without_parameters():

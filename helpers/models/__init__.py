@@ -2,5 +2,6 @@
 
 from .normalize import Normalize, normalized
 from .resnet import resnet18
+from .small import small_cnn
 
-__all__ = ["Normalize", "normalized", "resnet18"]
+__all__ = ["Normalize", "normalized", "resnet18", "small_cnn"]
