@@ -82,6 +82,12 @@ METHODS: dict[str, Callable[[nn.Module, int, float], Arguments]] = {
 }
 
 
+def arguments(run: Run, method: str, model: nn.Module) -> Arguments:
+    """What `fit` is given so that `model` trains by one of `METHODS` in this profile."""
+    steps, alpha = run.pick(toy=(2, EPS / 2), lite=(3, EPS / 2), full=(7, EPS / 4))
+    return METHODS[method](model, steps, alpha)
+
+
 def compared(run: Run, method: str) -> Trained:
     """The clean ResNet-18, trained on by one of `METHODS` at 8/255: same start, images, epochs and schedule for all.
 
@@ -89,12 +95,11 @@ def compared(run: Run, method: str) -> Trained:
     """
     split, model = cifar(run), resnet(run, noisy=False).model
     epochs = run.pick(toy=2, lite=6, full=10)
-    steps, alpha = run.pick(toy=(2, EPS / 2), lite=(3, EPS / 2), full=(7, EPS / 4))
     images = split.train.take(run.pick(toy=200, lite=6_000, full=45_000), run.seed)
-    arguments = METHODS[method](model, steps, alpha)
+    options = arguments(run, method, model)
 
     def train(model: nn.Module, folder: Path) -> pd.DataFrame:
-        return _augmented(run, model, split._replace(train=images), folder, epochs, 0.05, run.precision, arguments)
+        return _augmented(run, model, split._replace(train=images), folder, epochs, 0.05, run.precision, options)
 
     return load_or_train(run, DEFENDED, f"compared {method}", model, epochs, train)
 
@@ -108,22 +113,23 @@ def fast(run: Run) -> Trained:
     model = new_resnet(run, len(split.train.classes), run.pick(toy="imagenet", lite="half", full="small"))
     epochs, precision = run.pick(toy=2, lite=9, full=30), run.pick(toy="no", lite="bf16", full=run.precision)
     images = split.train.take(run.pick(toy=400, lite=45_000, full=45_000), run.seed)
-    arguments = {"attack": FFGSM(model, EPS, 10 / 255)}
+    options = {"attack": FFGSM(model, EPS, 10 / 255)}
 
     def train(model: nn.Module, folder: Path) -> pd.DataFrame:
-        return _augmented(run, model, split._replace(train=images), folder, epochs, 0.1, precision, arguments)
+        return _augmented(run, model, split._replace(train=images), folder, epochs, 0.1, precision, options)
 
     return load_or_train(run, DEFENDED, "fast", model, epochs, train)
 
 
 def _augmented(run: Run, model: nn.Module, split: Split, folder: Path, epochs: int, lr: float, precision: str,
-               arguments: Arguments) -> pd.DataFrame:  # fmt: skip
+               options: Arguments) -> pd.DataFrame:  # fmt: skip
     """SGD with one cycle of the learning rate, flips and shifts; watched under PGD-10."""
-    batches = Batches(split.train, 128, shuffle=True, transforms=[RandomFlip(), RandomCrop(4)], device=run.device,
+    size = run.pick(toy=32, lite=128, full=128)
+    batches = Batches(split.train, size, shuffle=True, transforms=[RandomFlip(), RandomCrop(4)], device=run.device,
                       seed=run.seed)  # fmt: skip
     sgd = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=5e-4)
     cycle = torch.optim.lr_scheduler.OneCycleLR(sgd, max_lr=lr, total_steps=epochs * len(batches), pct_start=0.25)
     watched = Batches(split.val.take(run.pick(toy=100, lite=500, full=2_000), run.seed), 500, device=run.device)
     return fit(model, batches, watched, epochs=epochs, optimizer=sgd, scheduler=cycle, folder=folder,
                val_attack=PGD(model, EPS, EPS / 4, 10), monitor="val_adv_top1", precision=precision,
-               description=folder.name, **arguments)  # fmt: skip
+               description=folder.name, **options)  # fmt: skip

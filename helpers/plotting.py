@@ -115,7 +115,7 @@ def curves(histories: Mapping[str, pd.DataFrame], val: str | Mapping[str, str] =
             axis.plot(history.epoch, history[f"train_{key}"], "--", color=colour, alpha=0.8, label=f"{name}, training")
             axis.plot(history.epoch, history[f"{column}_{key}"], color=colour, label=f"{name}, validation")
     axes[0].set(xlabel="epoch", ylabel="accuracy", title="Accuracy")
-    axes[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    _in_percent(axes[0])
     losses = np.concatenate([line.get_ydata() for line in axes[1].lines])
     axes[1].set(
         xlabel="epoch", ylabel="cross-entropy (nats)", title="Loss", ylim=(0, 1.5 * np.quantile(losses, 0.9))
@@ -158,7 +158,7 @@ def lines(
         )
     axis.set(xlabel=xlabel, ylabel=ylabel, title=title, ylim=(0, None))
     if percent:
-        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        _in_percent(axis)
     if pd.api.types.is_integer_dtype(frame.index):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside right upper", fontsize="small") if outside else axis.legend(fontsize="small")
@@ -187,7 +187,7 @@ def bars(
     axis.set_xticks(np.arange(len(frame)), [str(label) for label in frame.index])
     axis.set(ylabel=ylabel, title=title)
     if percent:
-        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        _in_percent(axis)
     axis.margins(y=0.12)
     axis.grid(axis="x", visible=False)
     figure.legend(loc="outside lower center", ncols=frame.shape[1], fontsize="small")
@@ -235,6 +235,11 @@ def verdicts(frame: pd.DataFrame) -> Figure:
     axis.set(xlabel="", ylabel="")
     axis.set_xticklabels(axis.get_xticklabels(), rotation=35, ha="right", fontsize="small")
     return _closed(figure)
+
+
+def _in_percent(axis: Axes) -> None:
+    """Shares of 0 to 1 as percentages, with as many decimals as the ticks need (2.5 % is not 2 %)."""
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
 
 
 def _closed(figure: Figure) -> Figure:

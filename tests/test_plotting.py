@@ -132,3 +132,12 @@ def test_a_long_legend_leaves_the_lines_free():
         figure = plotting.lines(pd.DataFrame({f"model {i}": [0.1, 0.2] for i in range(count)}), "epoch")
         assert (figure.axes[0].get_legend() is not None) == inside
         assert len(figure.legends) == (not inside)
+
+
+def test_percent_ticks_say_where_they_stand():
+    frame = pd.DataFrame({"a": [0.0, 0.184], "b": [0.01, 0.06]}, index=[1, 2])
+    for figure in (plotting.lines(frame, "epoch"), plotting.bars(frame, "accuracy")):
+        axis = figure.axes[0]
+        figure.canvas.draw()
+        for place, label in zip(axis.get_yticks(), axis.get_yticklabels(), strict=True):
+            assert float(label.get_text().rstrip("%")) == pytest.approx(100 * place)
