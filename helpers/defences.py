@@ -46,6 +46,27 @@ class TRADES:
         return F.cross_entropy(clean, labels) + self.beta * distance, attacked
 
 
+@dataclass(frozen=True)
+class Mixed:
+    """Attacks the first `share` of each batch and leaves the rest as it is.
+
+    Training on such batches (Goodfellow et al. 2014, arXiv:1412.6572, section 6) costs less than attacking all, and
+    gives up less clean accuracy.
+    """
+
+    attack: Attack
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share must lie in 0 .. 1, got {self.share}")
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Images like `images`; batches come shuffled, so which ones are attacked is random."""
+        count = round(self.share * len(images))
+        return torch.cat([self.attack(images[:count], labels[:count]), images[count:]])
+
+
 def divergence(logits: Tensor, answer: Tensor) -> Tensor:
     """KL(answer, softmax(logits)) of each image, `(N,)`; `answer` holds log-probabilities `(N, classes)`."""
     return F.kl_div(logits.log_softmax(1), answer, reduction="none", log_target=True).sum(1)

@@ -28,12 +28,16 @@ class Evaluation:
     @property
     def correct(self) -> Tensor:
         """bool `(N,)`."""
-        return self.logits.argmax(1) == self.labels
+        return hits(self.logits, self.labels, 1)
 
     @property
     def top1(self) -> float:
         """Share of correct answers, 0 to 1."""
-        return self.correct.float().mean().item()
+        return self.topk(1)
+
+    def topk(self, k: int) -> float:
+        """Share of examples whose label is among the `k` largest logits, 0 to 1."""
+        return hits(self.logits, self.labels, k).float().mean().item()
 
 
 def evaluate(
@@ -62,6 +66,13 @@ def evaluate(
             labels.append(target.cpu())
     answers = torch.cat(labels)
     return Evaluation(torch.cat(logits), answers, total / len(answers))
+
+
+def hits(logits: Tensor, labels: Tensor, k: int) -> Tensor:
+    """bool `(N,)`: whether the label is among the `k` largest of the logits `(N, classes)`."""
+    if k == 1:
+        return logits.argmax(1) == labels
+    return (logits.topk(min(k, logits.shape[1]), 1).indices == labels[:, None]).any(1)
 
 
 def check_outputs(logits: Tensor, data: Batches) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from .checkpoints import TrainingFolder, weights_checksum
 from .data import Batches, check_labels
-from .evaluation import Attack, Evaluation, Loss, Objective, check_outputs, evaluate
+from .evaluation import Attack, Evaluation, Loss, Objective, check_outputs, evaluate, hits
 from .modes import eval_mode
 
 __all__ = ["Evaluation", "evaluate", "fit"]
@@ -44,6 +44,7 @@ def fit(
     max_norm: float | None = None,
     folder: Path | str | None = None,
     monitor: str = "val_top1",
+    topk: Sequence[int] = (1,),
     precision: str = "no",
     description: str = "training",
 ) -> pd.DataFrame:
@@ -64,11 +65,12 @@ def fit(
         folder: where the state after each epoch is kept. If it holds one, training goes on from there, to the same
             weights (on CPU bit for bit) as if it had never been stopped. None: nothing is written.
         monitor: the history's column whose maximum decides `best.safetensors`.
+        topk: which accuracies the history has; `(1, 5)` adds `train_top5` and `val_top5`.
         precision: `"no"`, `"fp16"` or `"bf16"`, see `runs.precision`.
 
     Returns:
         DataFrame with `epoch, lr, train_loss, train_top1, seconds` (of training) and the validation columns; `top1` is
-        a fraction.
+        a fraction (the label's logit is the largest), `top5` as well (it is among the five largest).
 
     Raises:
         FloatingPointError: the loss became NaN or infinite; the state of the last good epoch is kept.
@@ -82,7 +84,10 @@ def fit(
     }
     if objective is not None:
         settings["objective"] = _name(objective)
-    trainer = _Trainer(model, optimizer, scheduler, loss, objective or _Plain(loss, attack), max_norm, precision)
+    if tuple(topk) != (1,):
+        settings["topk"] = list(topk)
+    whole = objective or _Plain(loss, attack)
+    trainer = _Trainer(model, optimizer, scheduler, loss, whole, max_norm, precision, tuple(topk))
     check_labels(train.data.labels, len(train.data.classes))
     watched = val if isinstance(val, Mapping) else {} if val is None else {"val": val}
     store = TrainingFolder(folder, settings) if folder is not None else None
@@ -145,8 +150,9 @@ class _Trainer:
         objective: Objective,
         max_norm: float | None,
         precision: str,
+        topk: tuple[int, ...],
     ) -> None:
-        self.accelerator = _accelerator(precision)
+        self.accelerator, self.topk = _accelerator(precision), topk
         self.plain, self.scheduler, self.max_norm = model, scheduler, max_norm
         self.loss, self.objective = loss, objective
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
@@ -156,9 +162,8 @@ class _Trainer:
         """One pass over the training batches; its row of the history."""
         started, lr = time.perf_counter(), self.optimizer.param_groups[0]["lr"]
         self.model.train()
-        totals = torch.zeros(
-            3, device=self.accelerator.device, dtype=torch.float64
-        )  # loss, correct, examples: summed on the device
+        # loss, correct answers for each k, examples: summed on the device
+        totals = torch.zeros(2 + len(self.topk), device=self.accelerator.device, dtype=torch.float64)
         for step, (images, labels) in enumerate(train.epoch(epoch, *self.shard)):
             if step == 0:  # before a loss indexes into too few outputs, which on a GPU ends the process
                 with eval_mode(self.plain), torch.no_grad():
@@ -168,14 +173,8 @@ class _Trainer:
             if step % 50 == 49:  # a look at the loss waits for the device, so not at each step
                 _check_finite(totals, epoch, step)
         _check_finite(totals, epoch, step)
-        loss, top1 = self._mean(totals)
-        return {
-            "epoch": epoch + 1,
-            "lr": lr,
-            "train_loss": loss,
-            "train_top1": top1,
-            "seconds": time.perf_counter() - started,
-        }
+        seconds = time.perf_counter() - started
+        return {"epoch": epoch + 1, "lr": lr} | self._means("train", totals) | {"seconds": seconds}
 
     def _step(self, images: Tensor, labels: Tensor) -> Tensor:
         value, logits = self.objective(self.model, images, labels)
@@ -186,27 +185,30 @@ class _Trainer:
         self.optimizer.step()
         if self.scheduler is not None and not self.accelerator.optimizer_step_was_skipped:
             self.scheduler.step()
-        correct = (logits.detach().argmax(1) == labels).sum()
-        return torch.stack(
-            [value.detach() * len(labels), correct, torch.tensor(len(labels), device=images.device)]
-        ).double()
+        return self._totals(value.detach(), logits.detach(), labels)
 
     def validate(self, name: str, val: Batches, attack: Attack | None) -> dict[str, float]:
         """Clean and, if asked, attacked figures on one set of batches."""
-        loss, top1 = self._evaluate(val, None)
-        row = {f"{name}_loss": loss, f"{name}_top1": top1}
+        row = self._means(name, self._evaluate(val, None))
         if attack is not None:
-            row[f"{name}_adv_top1"] = self._evaluate(val, attack)[1]
+            attacked = self._means(f"{name}_adv", self._evaluate(val, attack))
+            row |= {key: value for key, value in attacked.items() if not key.endswith("_loss")}
         return row
 
-    def _evaluate(self, val: Batches, attack: Attack | None) -> tuple[float, float]:
+    def _evaluate(self, val: Batches, attack: Attack | None) -> Tensor:
         result = evaluate(self.plain, val, attack=attack, loss=self.loss, rank=self.shard[0], world=self.shard[1])
-        sums = [result.loss * len(result.labels), result.correct.sum(), len(result.labels)]
-        return self._mean(torch.tensor(sums, device=self.accelerator.device, dtype=torch.float64))
+        return self._totals(torch.tensor(result.loss), result.logits, result.labels).to(self.accelerator.device)
 
-    def _mean(self, totals: Tensor) -> tuple[float, float]:
-        loss, correct, count = self.accelerator.reduce(totals, "sum").tolist()
-        return loss / count, correct / count
+    def _totals(self, loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        """Loss, correct answers for each k, and examples, summed over a batch."""
+        correct = [hits(logits, labels, k).sum() for k in self.topk]
+        count = torch.tensor(len(labels), device=logits.device)
+        return torch.stack([loss.double() * len(labels), *correct, count]).double()
+
+    def _means(self, name: str, totals: Tensor) -> dict[str, float]:
+        """Columns of the history, from sums over all processes."""
+        loss, *correct, count = self.accelerator.reduce(totals, "sum").tolist()
+        return {f"{name}_loss": loss / count} | {f"{name}_top{k}": c / count for k, c in zip(self.topk, correct, strict=True)}
 
     def state(self) -> dict[str, Any]:
         """Everything but the weights that the next epoch needs."""

@@ -11,7 +11,7 @@ from helpers import recipes
 from helpers.attacks import FGSM, PGD, least_likely
 from helpers.checkpoints import CheckpointError, save_weights, weights_checksum
 from helpers.data import Batches
-from helpers.defences import TRADES, divergence
+from helpers.defences import TRADES, Mixed, divergence
 from helpers.modes import eval_mode
 from helpers.robustness import predict
 from helpers.runs import Run
@@ -180,3 +180,34 @@ def test_scratch_and_transfer_share_everything_but_the_weights():
     assert weights_checksum(scratch) == weights_checksum(recipes.new_vit(run, 50, pretrained=False))
     with eval_mode(scratch):
         assert scratch(torch.rand(2, 3, 32, 32)).shape == (2, 50)
+
+
+def test_mixed_attacks_its_share_of_the_batch_and_leaves_the_rest():
+    model, (images, labels) = sure_net(), batch()
+    attack = FGSM(model, EPS)
+    mixed = Mixed(attack, 0.25)(images, labels)
+    assert torch.equal(mixed[:6], attack(images[:6], labels[:6]))
+    assert torch.equal(mixed[6:], images[6:])
+    assert torch.equal(Mixed(attack, 0)(images, labels), images)
+    assert torch.equal(Mixed(attack, 1.0)(images, labels), attack(images, labels))
+
+
+def test_mixed_refuses_a_share_that_is_none():
+    with pytest.raises(ValueError, match="share"):
+        Mixed(FGSM(sure_net()), 1.5)
+
+
+def test_fit_counts_top5():
+    torch.manual_seed(0)
+    data, model = toy_set(40), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 20))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    history = fit(model, Batches(data, 10), Batches(data, 16), epochs=1, optimizer=optimizer, topk=(1, 5),
+                  val_attack=FGSM(model, 1e-6))  # fmt: skip
+    logits = model(data.images.float() / 255)
+    places = (logits > logits.gather(1, data.labels[:, None])).sum(1)  # how many classes are thought likelier
+    for column, below in (("top1", 1), ("top5", 5)):
+        share = (places < below).float().mean().item()
+        assert history[f"train_{column}"].item() == pytest.approx(share)
+        assert history[f"val_{column}"].item() == pytest.approx(share)
+    assert history.val_top1.item() < history.val_top5.item() <= 1
+    assert {"val_adv_top1", "val_adv_top5"} <= set(history)
