@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -101,23 +102,29 @@ def show_image(axis: Axes, image: Tensor, caption: str = "") -> None:
     sns.despine(ax=axis, left=True, bottom=True)
 
 
-def curves(histories: Mapping[str, pd.DataFrame], val: str | Mapping[str, str] = "val") -> Figure:
+def curves(
+    histories: Mapping[str, pd.DataFrame],
+    val: str | Mapping[str, str] = "val",
+    accuracies: Mapping[str, str] = MappingProxyType({"top1": "Accuracy"}),
+) -> Figure:
     """Accuracy and loss over epochs for each training: dashed on the training batches, solid on validation images.
 
     Args:
         histories: name to what `fit` returned.
         val: which validation columns (`"val"` for `val_top1`, `val_loss`), or the choice for each name.
+        accuracies: which accuracies, each with its title: `{"top1": "Top-1", "top5": "Top-5"}`.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6))
+    figure, axes = plt.subplots(1, len(accuracies) + 1, figsize=(4.75 * (len(accuracies) + 1), 3.6))
     for colour, (name, history) in zip(PALETTE, histories.items(), strict=False):
         column = val if isinstance(val, str) else val[name]
-        for axis, key in zip(axes, ("top1", "loss"), strict=True):
+        for axis, key in zip(axes, (*accuracies, "loss"), strict=True):
             axis.plot(history.epoch, history[f"train_{key}"], "--", color=colour, alpha=0.8, label=f"{name}, training")
             axis.plot(history.epoch, history[f"{column}_{key}"], color=colour, label=f"{name}, validation")
-    axes[0].set(xlabel="epoch", ylabel="accuracy", title="Accuracy")
-    _in_percent(axes[0])
-    losses = np.concatenate([line.get_ydata() for line in axes[1].lines])
-    axes[1].set(
+    for axis, title in zip(axes, accuracies.values(), strict=False):
+        axis.set(xlabel="epoch", ylabel="accuracy", title=title)
+        _in_percent(axis)
+    losses = np.concatenate([line.get_ydata() for line in axes[-1].lines])
+    axes[-1].set(
         xlabel="epoch", ylabel="cross-entropy (nats)", title="Loss", ylim=(0, 1.5 * np.quantile(losses, 0.9))
     )  # one wild epoch hides no other
     for axis in axes:
@@ -176,6 +183,7 @@ def bars(
     """A group of bars for each row, a colour for each column, the value above, whiskers from `low` to `high`."""
     figure, axis = plt.subplots(figsize=(min(12.0, max(5.0, 1.1 * frame.size + 1.5)), 3.8))
     width = 0.8 / frame.shape[1]
+    crowded = frame.size > 24  # then the axis alone says percent
     shown = "{:.3g}" if not percent else "{:.0%}" if frame.shape[1] > 3 else "{:.1%}"  # many bars are narrow
     for number, name in enumerate(frame.columns):
         at = np.arange(len(frame)) + (number - (frame.shape[1] - 1) / 2) * width
@@ -183,7 +191,8 @@ def bars(
         drawn = axis.bar(
             at, frame[name], width * 0.92, label=name, color=PALETTE[number], yerr=ends, ecolor="0.3", capsize=2
         )
-        axis.bar_label(drawn, [shown.format(value) for value in frame[name]], fontsize="x-small", padding=2)
+        values = [f"{100 * value:.0f}" if percent and crowded else shown.format(value) for value in frame[name]]
+        axis.bar_label(drawn, values, fontsize="x-small", padding=2)
     axis.set_xticks(np.arange(len(frame)), [str(label) for label in frame.index])
     axis.set(ylabel=ylabel, title=title)
     if percent:

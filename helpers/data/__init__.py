@@ -4,6 +4,7 @@ from .batches import Batches, GaussianNoise, RandomCrop, RandomFlip, Resize, Tra
 from .folders import DataError
 from .images import ImageSet, check_labels, check_pixels, to_uint8
 from .loading import data_root, load
+from .views import RandomGain, RandomView
 
 __all__ = [
     "Batches",
@@ -12,6 +13,8 @@ __all__ = [
     "ImageSet",
     "RandomCrop",
     "RandomFlip",
+    "RandomGain",
+    "RandomView",
     "Resize",
     "Transform",
     "check_labels",

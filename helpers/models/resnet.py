@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torchvision
 from torch import nn
 
 
@@ -20,7 +19,9 @@ def resnet18(classes: int, stem: str = "imagenet") -> nn.Module:
     strides = {"imagenet": None, "half": 2, "small": 1}
     if stem not in strides:
         raise ValueError(f"stem must be one of {', '.join(strides)}, got {stem!r}")
-    network = torchvision.models.resnet18(num_classes=classes)
+    from torchvision.models import resnet18 as network_of  # slow to import, and not everyone needs it
+
+    network = network_of(num_classes=classes)
     if (stride := strides[stem]) is not None:
         network.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=stride, padding=1, bias=False)
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
