@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .attacks import FFGSM, FGSM, PGD, Attack
-from .data import Batches, RandomCrop, RandomFlip
+from .data import Batches, ImageSet, RandomCrop, RandomFlip
 from .defences import TRADES
 from .recipes import DEFENDED, Split, Trained, cifar, flowers, load_or_train, new_resnet, resnet, vit, vit_precision
 from .runs import Run
@@ -58,13 +58,12 @@ def assigned(run: Run, name: str, kind: str) -> Trained:
         attack = assigned_attacks(model)[kind]
     cut = {"FGSM": 3, "PGD": 2}[kind]
     epochs = run.pick(toy=2, lite=10 if small else cut, full=10)
-    images = split.train.take(run.pick(toy=200, lite=5_000 if small else 510, full=8_000), run.seed)
+    images = split.train.take(run.pick(toy=100, lite=5_000 if small else 510, full=8_000), run.seed)
 
     def train(model: nn.Module, folder: Path) -> pd.DataFrame:
         batches = Batches(images, 64 if small else 16, shuffle=True, device=run.device, seed=run.seed)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3 if small else 2e-5)  # 1e-4 undid the ViT
-        count = run.pick(toy=100 if small else 50, lite=500 if small else 102, full=500)
-        watched = Batches(split.val.take(count, run.seed), 128, device=run.device)
+        watched = Batches(_watched(run, split.val, 500 if small else 102, 500), 128, device=run.device)
         return fit(model, batches, watched, epochs=epochs, optimizer=optimizer, attack=attack, folder=folder,
                    val_attack=assigned_attacks(model)["PGD"], monitor="epoch", description=folder.name,
                    precision=run.precision if small else vit_precision(run))  # fmt: skip
@@ -95,7 +94,7 @@ def compared(run: Run, method: str) -> Trained:
     """
     split, model = cifar(run), resnet(run, noisy=False).model
     epochs = run.pick(toy=2, lite=6, full=10)
-    images = split.train.take(run.pick(toy=200, lite=6_000, full=45_000), run.seed)
+    images = split.train.take(run.pick(toy=128, lite=6_000, full=45_000), run.seed)
     options = arguments(run, method, model)
 
     def train(model: nn.Module, folder: Path) -> pd.DataFrame:
@@ -112,13 +111,20 @@ def fast(run: Run) -> Trained:
     split = cifar(run)
     model = new_resnet(run, len(split.train.classes), run.pick(toy="imagenet", lite="half", full="small"))
     epochs, precision = run.pick(toy=2, lite=9, full=30), run.pick(toy="no", lite="bf16", full=run.precision)
-    images = split.train.take(run.pick(toy=400, lite=45_000, full=45_000), run.seed)
+    images = split.train.take(run.pick(toy=160, lite=45_000, full=45_000), run.seed)
     options = {"attack": FFGSM(model, EPS, 10 / 255)}
 
     def train(model: nn.Module, folder: Path) -> pd.DataFrame:
         return _augmented(run, model, split._replace(train=images), folder, epochs, 0.1, precision, options)
 
     return load_or_train(run, DEFENDED, "fast", model, epochs, train)
+
+
+def _watched(run: Run, val: ImageSet, lite: int, full: int) -> ImageSet:
+    """The validation images that a training is watched on; in `toy` too few for one of each class."""
+    if run.profile == "toy":
+        return val[:: len(val) // 30]
+    return val.take(run.pick(toy=0, lite=lite, full=full), run.seed)
 
 
 def _augmented(run: Run, model: nn.Module, split: Split, folder: Path, epochs: int, lr: float, precision: str,
@@ -129,7 +135,7 @@ def _augmented(run: Run, model: nn.Module, split: Split, folder: Path, epochs: i
                       seed=run.seed)  # fmt: skip
     sgd = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=5e-4)
     cycle = torch.optim.lr_scheduler.OneCycleLR(sgd, max_lr=lr, total_steps=epochs * len(batches), pct_start=0.25)
-    watched = Batches(split.val.take(run.pick(toy=100, lite=500, full=2_000), run.seed), 500, device=run.device)
+    watched = Batches(_watched(run, split.val, 500, 2_000), 500, device=run.device)
     return fit(model, batches, watched, epochs=epochs, optimizer=sgd, scheduler=cycle, folder=folder,
                val_attack=PGD(model, EPS, EPS / 4, 10), monitor="val_adv_top1", precision=precision,
                description=folder.name, **options)  # fmt: skip
