@@ -2,7 +2,7 @@
 
     python bench/conv.py [--batch 32] [--size 128] [--network SimpleNet] [--device cpu] [--turns 7]
 
-The goal for ours: at most 1.6 times the time (1.25 on a GPU) and 1.2 times the memory. Notebook 06 shows the same table.
+The goal for ours: at most 1.6 times the time (1.25 on a GPU) and 1.2 times the memory. Notebook 06 has the same table.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def main():
     parser.add_argument("--turns", type=int, default=7)
     given = parser.parse_args()
     table = side_by_side(given.network, given.batch, given.size, given.device, given.turns)
-    print(f"{given.network}, batch {given.batch}, {given.size} px, {device_name(torch.device(given.device))}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(f"{given.network}, batch {given.batch}, {given.size} px, {device_name(torch.device(given.device))}")
     print(table.round(3).to_string())
 
 

@@ -38,8 +38,9 @@ def conv_example(image: Tensor, weight: Tensor, grad: Tensor | None = None) -> F
     backward = [("gradient $dy$", grad, (1, 1)), ("$W^T dy$", back, column), ("$dx$ = fold($W^T dy$)", folded, kernel),
                 ("$dw = dy\\,X^T$, as a kernel", (columns @ grad.flatten()).view_as(weight), kernel)]  # fmt: skip
     figure = plt.figure(figsize=(12.5, 7.2))
-    for part, title, matrices in zip(figure.subfigures(2, 1), ("Forward", "Backward"), (forward, backward), strict=True):
-        _row(part, title, matrices)
+    upper, lower = figure.subfigures(2, 1)
+    _row(upper, "Forward", forward)
+    _row(lower, "Backward", backward)
     plt.close(figure)
     return figure
 
@@ -62,4 +63,5 @@ def _matrix(axis: Axes, name: str, values: Tensor, framed: tuple[int, int]) -> N
     axis.set(xticks=[], yticks=[])
     axis.grid(False)
     height, width = framed
-    axis.add_patch(Rectangle((-0.46, -0.46), width - 0.08, height - 0.08, fill=False, linewidth=2.5, edgecolor=PALETTE[2]))
+    frame = Rectangle((-0.46, -0.46), width - 0.08, height - 0.08, fill=False, linewidth=2.5, edgecolor=PALETTE[2])
+    axis.add_patch(frame)

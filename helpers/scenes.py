@@ -125,7 +125,7 @@ def rival(run: Run, name: str) -> Trained:
 
 def simple_vit(run: Run, norm: str) -> Trained:
     """SimpleViT with its last norm at one of three places (see `SimpleViT`), all else as assigned."""
-    sizes = run.pick(toy=dict(image_size=32, patch_size=4, dim=48), lite={}, full={})
+    sizes = run.pick(toy={"image_size": 32, "patch_size": 4, "dim": 48}, lite={}, full={})
     images, epochs = run.pick(toy=(400, 2), lite=(None, 5), full=(None, 90))
     torch.manual_seed(run.seed)
     start = scene_model(SimpleViT(len(scenes(run).train.classes), norm=norm, **sizes))
@@ -153,8 +153,8 @@ def hardened(run: Run, kind: str) -> Trained:
 def pretrained_resnet(run: Run) -> tuple[nn.Module, str]:
     """ResNet-18 for scenes with a new head, and where its other weights come from.
 
-    torchvision's ImageNet weights, from `$DATA_ROOT/weights/resnet18.safetensors` or its host; where neither can be had,
-    and in `toy`, those of notebook 01's ResNet-18.
+    torchvision's ImageNet weights, from `$DATA_ROOT/weights/resnet18.safetensors` or its host; where neither can be
+    had, and in `toy`, those of notebook 01's ResNet-18.
     """
     torch.manual_seed(run.seed)
     network = resnet18(len(scenes(run).train.classes))

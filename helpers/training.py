@@ -208,7 +208,8 @@ class _Trainer:
     def _means(self, name: str, totals: Tensor) -> dict[str, float]:
         """Columns of the history, from sums over all processes."""
         loss, *correct, count = self.accelerator.reduce(totals, "sum").tolist()
-        return {f"{name}_loss": loss / count} | {f"{name}_top{k}": c / count for k, c in zip(self.topk, correct, strict=True)}
+        shares = {f"{name}_top{k}": sum_ / count for k, sum_ in zip(self.topk, correct, strict=True)}
+        return {f"{name}_loss": loss / count} | shares
 
     def state(self) -> dict[str, Any]:
         """Everything but the weights that the next epoch needs."""

@@ -1,4 +1,4 @@
-"""What a step costs is measured, not assumed; the designs that are compared compute the same; the drawn example is true."""
+"""What a step costs is measured; the designs compared compute the same; the drawn example is true."""
 
 import time
 
@@ -13,7 +13,9 @@ from helpers.diagrams_conv import conv_example
 
 
 @pytest.mark.parametrize("design", list(DESIGNS))
-@pytest.mark.parametrize("options", [{}, {"stride": 2, "padding": 1}, {"dilation": 2, "bias": False}, {"stride": (1, 3)}])
+@pytest.mark.parametrize(
+    "options", [{}, {"stride": 2, "padding": 1}, {"dilation": 2, "bias": False}, {"stride": (1, 3)}]
+)
 def test_all_designs_are_the_same_convolution(design, options):
     torch.manual_seed(0)
     layer, images = DESIGNS[design](3, 4, (3, 2), **options), torch.rand(2, 3, 9, 8, requires_grad=True)

@@ -141,3 +141,17 @@ def test_percent_ticks_say_where_they_stand():
         figure.canvas.draw()
         for place, label in zip(axis.get_yticks(), axis.get_yticklabels(), strict=True):
             assert float(label.get_text().rstrip("%")) == pytest.approx(100 * place)
+
+
+def test_curves_have_an_axis_for_each_accuracy():
+    data = pd.DataFrame({"epoch": [1, 2], "train_top1": [0.1, 0.2], "val_top1": [0.1, 0.3], "train_top5": [0.4, 0.5],
+                         "val_top5": [0.4, 0.6], "train_loss": [2, 1.0], "val_loss": [2, 1.5]})  # fmt: skip
+    axes = plotting.curves({"one": data}, accuracies={"top1": "Top-1", "top5": "Top-5"}).axes
+    assert [axis.get_title() for axis in axes] == ["Top-1", "Top-5", "Loss"]
+    assert axes[1].lines[1].get_ydata().tolist() == [0.4, 0.6]
+
+
+def test_many_bars_leave_the_percent_sign_to_the_axis():
+    many = pd.DataFrame(0.5, index=[f"row {n}" for n in range(6)], columns=list("abcde"))
+    assert {text.get_text() for text in plotting.bars(many).axes[0].texts} == {"50"}
+    assert {text.get_text() for text in plotting.bars(many[:2]).axes[0].texts} == {"50%"}

@@ -91,7 +91,7 @@ def test_a_window_that_covers_the_grid_is_global_attention():
 def test_attention_is_torch_attention():
     torch.manual_seed(0)
     attention, tokens = Attention(12, 3).double(), torch.rand(2, 3, 5, 12, dtype=torch.float64)
-    n, height, width, dim = tokens.shape
+    n, height, width, _ = tokens.shape
     qkv = attention.qkv(tokens).view(n, height * width, 3, 3, 4).permute(2, 0, 3, 1, 4)
     expected = F.scaled_dot_product_attention(*qkv).transpose(1, 2).reshape(tokens.shape)
     assert torch.allclose(attention(tokens), attention.projection(expected), atol=1e-12)

@@ -54,7 +54,7 @@ def test_hardening_attacks_the_model_that_learns(run, monkeypatch):
     monkeypatch.setattr(scenes, "learn", lambda run, title, start, **options: seen.update({title: (start, options)}))
     for kind in scenes.HARDENING:
         scenes.hardened(run, kind)
-    (plain, options), half, everything = seen.values()
+    (_, options), half, everything = seen.values()
     assert options["attack"] is None
     assert half[1]["attack"].attack.model is half[0] is trained.model
     assert everything[1]["attack"].model is everything[0]

@@ -27,7 +27,8 @@ class RandomView:
     degrees: float = 15.0
 
     def __call__(self, images: Tensor, generator: Generator) -> Tensor:
-        grid = F.affine_grid(self.placed(len(images), images.device, generator), list(images.shape), align_corners=False)
+        placed = self.placed(len(images), images.device, generator)
+        grid = F.affine_grid(placed, list(images.shape), align_corners=False)  # (N, H, W, 2)
         return F.grid_sample(images, grid, padding_mode="border", align_corners=False).clamp_(0, 1)
 
     def placed(self, count: int, device: torch.device, generator: Generator) -> Tensor:

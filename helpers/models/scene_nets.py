@@ -37,7 +37,12 @@ class CustomNet(nn.Sequential):
 
     def __init__(self, classes: int = 100, conv: Conv = nn.Conv2d) -> None:
         super().__init__(
-            Skip(3, 64, 7, conv), _pool(), Skip(64, 256, 3, conv), _pool(), Skip(256, 512, 3, conv), *_head(512, classes)
+            Skip(3, 64, 7, conv),
+            _pool(),
+            Skip(64, 256, 3, conv),
+            _pool(),
+            Skip(256, 512, 3, conv),
+            *_head(512, classes),
         )
         he_start(self)
 

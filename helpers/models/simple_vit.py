@@ -72,7 +72,7 @@ class SimpleViT(nn.Module):
 
 
 class Block(nn.Module):
-    """`x + DropPath(attention(norm x))`, then `x + DropPath(MLP(norm x))`, the attention in windows if there are any."""
+    """`x + DropPath(attention(norm x))`, then `x + DropPath(MLP(norm x))`, attention in windows if there are any."""
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float = 4.0, window: int = 0, drop_path: float = 0.0) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ def in_windows(function: Callable[[Tensor], Tensor], tokens: Tensor, window: int
 
 
 def partition(tokens: Tensor, window: int) -> Tensor:
-    """`(N, H, W, C)` to `(N windows, window, window, C)`, with zeros at the right and at the bottom to fill the last."""
+    """`(N, H, W, C)` to `(N windows, window, window, C)`, zeros at right and bottom fill the last."""
     n, height, width, dim = tokens.shape
     tokens = nn.functional.pad(tokens, (0, 0, 0, -width % window, 0, -height % window))
     rows, columns = tokens.shape[1] // window, tokens.shape[2] // window
