@@ -54,11 +54,12 @@ def test_hardening_attacks_the_model_that_learns(run, monkeypatch):
     monkeypatch.setattr(scenes, "learn", lambda run, title, start, **options: seen.update({title: (start, options)}))
     for kind in scenes.HARDENING:
         scenes.hardened(run, kind)
-    (_, options), half, everything = seen.values()
+    (_, options), half, everything, wide = seen.values()
     assert options["attack"] is None
     assert half[1]["attack"].attack.model is half[0] is trained.model
     assert everything[1]["attack"].model is everything[0]
     assert (half[1]["attack"].attack.steps, everything[1]["attack"].steps) == (5, 3)
+    assert wide[1]["attack"].attack.eps == 4 * everything[1]["attack"].eps == pytest.approx(8 / 255)
 
 
 def test_imagenet_weights_from_the_data_folder(monkeypatch, tmp_path):
