@@ -1,0 +1,142 @@
+"""Photographs with captions: a folder, or the zip of one, with `images/` and `data.csv`."""
+
+from __future__ import annotations
+
+import csv
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .folders import SUFFIXES, DataError, decode_image
+from .loading import data_root
+
+TABLE, FOLDER = "data.csv", "images"
+HEADERS = {("image", "caption"), ("caption", "image")}
+
+
+@dataclass(frozen=True, eq=False)
+class CaptionSet:
+    """Images by name, each with its captions; pixels are read when they are asked for.
+
+    Args:
+        names: file name of each image.
+        captions: for each image one caption or more, as they are written.
+        read: gives the bytes of an image file.
+        source: where this copy was read from, without folders.
+        left_out: what could not be used, a sentence for each: a caption without image, a broken line.
+    """
+
+    names: tuple[str, ...] = field(repr=False)
+    captions: tuple[tuple[str, ...], ...] = field(repr=False)
+    read: Callable[[str], bytes] = field(repr=False)
+    source: str
+    left_out: tuple[str, ...] = field(default=(), repr=False)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: Sequence[int] | Tensor) -> CaptionSet:
+        """The images at these places, with all their captions."""
+        places = torch.as_tensor(index).tolist()
+        names, captions = (tuple(part[place] for place in places) for part in (self.names, self.captions))
+        return replace(self, names=names, captions=captions)
+
+    def image(self, place: int, size: int | None = None) -> Tensor:
+        """uint8 `(3, H, W)`, 0 to 255; with `size`, the shorter side resized to it and the middle cropped."""
+        pixels = decode_image(self.read(self.names[place]), self.names[place], size)
+        return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+
+    def split(self, *counts: int, seed: int = 0) -> tuple[CaptionSet, ...]:
+        """Disjoint sets of so many images each, drawn at random; an image's captions stay together.
+
+        Raises:
+            ValueError: there are not so many images.
+        """
+        if min(counts) < 1 or sum(counts) > len(self):
+            raise ValueError(f"cannot take {' + '.join(map(str, counts))} of {len(self)} images")
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        return tuple(self[part.sort().values] for part in order[: sum(counts)].split(list(counts)))
+
+
+def load_captions(name: str, table: str = TABLE) -> CaptionSet:
+    """The set `name` under `$DATA_ROOT`: `<name>/images/` and `<name>/data.csv`, or both in `<name>.zip`.
+
+    The table has a line `image,caption` for each caption, in UTF-8, with or without BOM. A header (either order) may
+    come first; captions may hold commas, in quotes or not.
+
+    Args:
+        table: another table's name, such as `"data_en.csv"`.
+
+    Raises:
+        DataError: there is no such set, it is damaged, or none of its lines can be used.
+    """
+    root = data_root()
+    folder, archive = root / name, root / f"{name}.zip"
+    if (folder / table).is_file():
+        present = {file.name for file in (folder / FOLDER).glob("*") if file.suffix.lower() in SUFFIXES}
+        text, source = (folder / table).read_bytes(), f"folder {name}"
+        return _assembled(text, present, lambda image: (folder / FOLDER / image).read_bytes(), source, table)
+    if archive.is_file():
+        return _from_zip(archive, name, table)
+    raise DataError(
+        f"no captions {name}: neither {name}/{table} nor {name}.zip is in {root}. Put the set there (data/README.md "
+        "says where it comes from), or set DATA_ROOT to the folder that has it."
+    )
+
+
+def _from_zip(path: Path, name: str, table: str) -> CaptionSet:
+    try:
+        archive = zipfile.ZipFile(path)  # stays open: images are read from it later
+        files = {PurePosixPath(file).parts[-2:]: file for file in archive.namelist() if not file.endswith(os.sep)}
+        tables = [file for parts, file in files.items() if parts[-1] == table]
+        if not tables:
+            raise DataError(f"{path.name} holds no {table}: is it the right archive?")
+        present = {parts[1]: file for parts, file in files.items() if parts[0] == FOLDER}
+        text = archive.read(tables[0])
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise DataError(f"{path.name} is damaged or cut short ({error}): download it again") from error
+    return _assembled(text, present, lambda image: archive.read(present[image]), f"archive {path.name}", table)
+
+
+def _assembled(
+    data: bytes, present: Mapping[str, str] | set[str], read: Callable[[str], bytes], source: str, table: str
+) -> CaptionSet:
+    """Lines and images brought together; what does not fit is noted."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{table} of {source} is not UTF-8 ({error}): save it as UTF-8") from error
+    found: dict[str, list[str]] = {}
+    left_out: list[str] = []
+    for number, image, caption in _lines(text):
+        if not image or not caption:
+            left_out.append(f"line {number}: {'no caption' if image else 'no image and caption, separated by a comma'}")
+        elif image not in present:
+            left_out.append(f"line {number}: the image {image} is missing")
+        else:
+            found.setdefault(image, []).append(caption)
+    left_out += [f"the image {image} has no caption" for image in sorted(set(present) - set(found))]
+    if not found:
+        raise DataError(f"no line of {table} in {source} can be used; first: {(left_out or ['it is empty'])[0]}")
+    names = tuple(sorted(found))
+    return CaptionSet(names, tuple(tuple(found[name]) for name in names), read, source, tuple(left_out))
+
+
+def _lines(text: str) -> Iterator[tuple[int, str, str]]:
+    """Number, image and caption of each line; empty where the line has none. Each line by itself: a quotation mark
+    that is never closed spoils only its own."""
+    image_first = True
+    for number, line in enumerate(text.splitlines(), 1):
+        cells = [cell.strip() for cell in next(csv.reader([line], skipinitialspace=True), [])]
+        if number == 1 and tuple(cell.lower() for cell in cells) in HEADERS:
+            image_first = cells[0].lower() == "image"
+        elif line.strip():
+            image, caption = (cells[:1], cells[1:]) if image_first else (cells[-1:], cells[:-1])
+            known = len(cells) > 1
+            yield number, image[0] if known else "", ",".join(caption).strip() if known else ""
