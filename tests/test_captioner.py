@@ -1,0 +1,116 @@
+"""The captioner's attentions are the formulas, one step is one word, padding counts for nothing."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from helpers.decoding import beam_search, greedy
+from helpers.models.captioner import AdditiveAttention, CaptionDecoder, DotAttention, caption_loss
+
+WORDS, REGIONS, DIM = 11, 6, 5
+KINDS = [AdditiveAttention, DotAttention]
+
+
+def decoder(kind=AdditiveAttention, seed=0):
+    torch.manual_seed(seed)
+    return CaptionDecoder(WORDS, DIM, kind, embed_dim=8, hidden_dim=7).double().eval()
+
+
+def batch(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    captions = torch.tensor([[1, 5, 6, 2, 0, 0], [1, 7, 8, 9, 10, 2], [1, 4, 2, 0, 0, 0]])
+    return torch.randn(3, REGIONS, DIM, generator=generator, dtype=torch.float64), captions
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_attention_is_a_distribution_that_depends_on_the_question(kind):
+    torch.manual_seed(0)
+    attention, regions = kind(DIM, 7).double(), batch()[0]
+    keys = attention.keys(regions)
+    one, other = (attention(keys, torch.randn(3, 7, dtype=torch.float64)) for _ in range(2))
+    assert torch.allclose(one.sum(1), torch.ones(3, dtype=torch.float64))
+    assert not torch.allclose(one, other)
+
+
+def test_dot_attention_is_torch_attention():
+    torch.manual_seed(0)
+    attention, regions = DotAttention(DIM, 7, 4).double(), batch()[0]
+    hidden = torch.randn(3, 7, dtype=torch.float64)
+    keys = attention.keys(regions)
+    expected = F.scaled_dot_product_attention(attention.query(hidden)[:, None], keys, regions)[:, 0]
+    assert torch.allclose((attention(keys, hidden)[:, None] @ regions)[:, 0], expected)
+
+
+def test_additive_attention_is_its_formula():
+    torch.manual_seed(0)
+    attention, regions = AdditiveAttention(DIM, 7, 4).double(), batch()[0]
+    hidden = torch.randn(3, 7, dtype=torch.float64)
+    asked = (torch.tanh(attention.keys(regions[:, i]) + attention.query(hidden)) for i in range(REGIONS))
+    scores = torch.stack([part @ attention.score.weight[0] for part in asked], 1)
+    assert torch.allclose(attention(attention.keys(regions), hidden), scores.softmax(1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_teacher_forcing_is_stepping_along_the_caption(kind):
+    model, (regions, captions) = decoder(kind), batch()
+    logits, looks = model(regions, captions)
+    state = model.start(regions)
+    for place in range(5):
+        expected, state, looked = model.step(state, captions[:, place])
+        assert torch.allclose(logits[:, place], expected)
+        assert torch.allclose(looks[:, place], looked)
+
+
+def test_scheduled_sampling_reads_its_own_words():
+    model, (regions, captions) = decoder(), batch()
+    logits, _ = model(regions, captions, truth=0.0)
+    state, words = model.start(regions), captions[:, 0]
+    for place in range(5):
+        values, state, _ = model.step(state, words)
+        assert torch.allclose(logits[:, place], values)
+        words = values.argmax(1)
+    torch.manual_seed(0)
+    half, forced = model(regions, captions, truth=0.5)[0], model(regions, captions)[0]
+    assert torch.allclose(half[:, 0], forced[:, 0])  # the first word is always <sos>
+    assert not torch.allclose(half, forced)
+
+
+def test_the_image_decides_the_caption():
+    model, (regions, captions) = decoder(), batch()
+    assert not torch.allclose(model(regions, captions)[0], model(regions.flip(0), captions)[0])
+    assert not torch.allclose(model(regions, captions)[1], model(regions * 2, captions)[1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_searches_run_on_it(kind):
+    model, (regions, _) = decoder(kind), batch()
+    first = greedy(model.step, model.start(regions), longest=8)
+    assert torch.equal(first.words, beam_search(model.step, model.start(regions), width=1, longest=8).words)
+    alone = beam_search(model.step, model.start(regions[1:2]), width=3, longest=8)
+    together = beam_search(model.step, model.start(regions), width=3, longest=8)
+    length = alone.lengths[0]
+    assert torch.equal(alone.words[0, :length], together.words[1, :length])
+    assert first.looks.shape[2] == REGIONS
+
+
+def test_padding_has_no_part_in_the_loss():
+    model, (regions, captions) = decoder(), batch()
+    logits, looks = (part.detach().requires_grad_() for part in model(regions, captions))
+    words, penalty = caption_loss(logits, looks, captions)
+    by_logits, by_looks = torch.autograd.grad(words + penalty, [logits, looks])
+    padded = captions[:, 1:] == 0
+    assert (by_logits[padded] == 0).all()
+    assert (by_looks[padded] == 0).all()
+    assert (by_looks[~padded] != 0).all()
+    longer = F.pad(captions, (0, 4))
+    again = caption_loss(*model(regions, longer), longer)
+    assert torch.allclose(torch.stack(again), torch.stack([words, penalty]))
+
+
+def test_the_loss_by_hand():
+    captions = torch.tensor([[1, 4, 2]])
+    logits = torch.zeros(1, 2, WORDS, dtype=torch.float64)
+    looks = torch.tensor([[[1.0, 0], [0.5, 0.5]]], dtype=torch.float64)
+    words, penalty = caption_loss(logits, looks, captions, penalty=2.0)
+    assert words.item() == pytest.approx(torch.tensor(float(WORDS)).log().item())
+    assert penalty.item() == pytest.approx(2 * (0.5**2 + 0.5**2) / 2)
