@@ -114,3 +114,17 @@ def test_the_loss_by_hand():
     words, penalty = caption_loss(logits, looks, captions, penalty=2.0)
     assert words.item() == pytest.approx(torch.tensor(float(WORDS)).log().item())
     assert penalty.item() == pytest.approx(2 * (0.5**2 + 0.5**2) / 2)
+
+
+def test_only_what_is_looked_at_reaches_the_word(monkeypatch):
+    model, (regions, captions) = decoder(), batch()
+    looks = torch.zeros(3, REGIONS, dtype=torch.float64)
+    looks[:, 2] = 1
+    monkeypatch.setattr(model.attention, "forward", lambda keys, hidden: looks)
+    hidden, cell, keys, _ = model.start(regions)
+    seen, unseen = regions.clone(), regions.clone()
+    seen[:, 2] += 1
+    unseen[:, 3] += 1
+    logits = [model.step((hidden, cell, keys, part), captions[:, 0])[0] for part in (regions, seen, unseen)]
+    assert torch.equal(logits[0], logits[2])
+    assert not torch.allclose(logits[0], logits[1])
