@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import redirect_stderr
+from contextlib import redirect_stdout
 from functools import cache, partial
 from io import StringIO
 from pathlib import Path
@@ -174,7 +174,7 @@ def _imagenet_state() -> tuple[dict[str, Tensor] | None, str]:
     if path.is_file():
         return load_file(path), f"weights/{path.name}"
     try:
-        with redirect_stderr(StringIO()):  # it would say where on this machine it keeps them
+        with redirect_stdout(StringIO()):  # it would say where on this machine it keeps them
             return ResNet18_Weights.IMAGENET1K_V1.get_state_dict(
                 progress=False, check_hash=True
             ), "torchvision, ImageNet"
