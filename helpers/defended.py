@@ -59,9 +59,10 @@ def assigned(run: Run, name: str, kind: str) -> Trained:
     cut = {"FGSM": 3, "PGD": 2}[kind]
     epochs = run.pick(toy=2, lite=10 if small else cut, full=10)
     images = split.train.take(run.pick(toy=100, lite=5_000 if small else 510, full=8_000), run.seed)
+    size = 64 if small or run.profile == "toy" else 16
 
     def train(model: nn.Module, folder: Path) -> pd.DataFrame:
-        batches = Batches(images, 64 if small else 16, shuffle=True, device=run.device, seed=run.seed)
+        batches = Batches(images, size, shuffle=True, device=run.device, seed=run.seed)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3 if small else 2e-5)  # 1e-4 undid the ViT
         watched = Batches(_watched(run, split.val, 500 if small else 102, 500), 128, device=run.device)
         return fit(model, batches, watched, epochs=epochs, optimizer=optimizer, attack=attack, folder=folder,
@@ -94,7 +95,7 @@ def compared(run: Run, method: str) -> Trained:
     """
     split, model = cifar(run), resnet(run, noisy=False).model
     epochs = run.pick(toy=2, lite=6, full=10)
-    images = split.train.take(run.pick(toy=128, lite=6_000, full=45_000), run.seed)
+    images = split.train.take(run.pick(toy=100, lite=6_000, full=45_000), run.seed)
     options = arguments(run, method, model)
 
     def train(model: nn.Module, folder: Path) -> pd.DataFrame:
@@ -111,7 +112,7 @@ def fast(run: Run) -> Trained:
     split = cifar(run)
     model = new_resnet(run, len(split.train.classes), run.pick(toy="imagenet", lite="half", full="small"))
     epochs, precision = run.pick(toy=2, lite=9, full=30), run.pick(toy="no", lite="bf16", full=run.precision)
-    images = split.train.take(run.pick(toy=160, lite=45_000, full=45_000), run.seed)
+    images = split.train.take(run.pick(toy=100, lite=45_000, full=45_000), run.seed)
     options = {"attack": FFGSM(model, EPS, 10 / 255)}
 
     def train(model: nn.Module, folder: Path) -> pd.DataFrame:
@@ -123,14 +124,14 @@ def fast(run: Run) -> Trained:
 def _watched(run: Run, val: ImageSet, lite: int, full: int) -> ImageSet:
     """The validation images that a training is watched on; in `toy` too few for one of each class."""
     if run.profile == "toy":
-        return val[:: len(val) // 30]
+        return val[:: len(val) // 12]
     return val.take(run.pick(toy=0, lite=lite, full=full), run.seed)
 
 
 def _augmented(run: Run, model: nn.Module, split: Split, folder: Path, epochs: int, lr: float, precision: str,
                options: Arguments) -> pd.DataFrame:  # fmt: skip
     """SGD with one cycle of the learning rate, flips and shifts; watched under PGD-10."""
-    size = run.pick(toy=32, lite=128, full=128)
+    size = run.pick(toy=40, lite=128, full=128)
     batches = Batches(split.train, size, shuffle=True, transforms=[RandomFlip(), RandomCrop(4)], device=run.device,
                       seed=run.seed)  # fmt: skip
     sgd = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=5e-4)

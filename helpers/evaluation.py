@@ -33,11 +33,7 @@ class Evaluation:
     @property
     def top1(self) -> float:
         """Share of correct answers, 0 to 1."""
-        return self.topk(1)
-
-    def topk(self, k: int) -> float:
-        """Share of examples whose label is among the `k` largest logits, 0 to 1."""
-        return hits(self.logits, self.labels, k).float().mean().item()
+        return self.correct.float().mean().item()
 
 
 def evaluate(

@@ -13,7 +13,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -75,16 +76,17 @@ def peak_megabytes(network: str, design: str, batch: int, size: int, device: str
 
 
 def side_by_side(network: str, batch: int, size: int, device: str = "cpu", turns: int = 7,
-                 designs: Mapping[str, type[nn.Conv2d]] = DESIGNS) -> pd.DataFrame:  # fmt: skip
+                 designs: Sequence[str] = tuple(DESIGNS)) -> pd.DataFrame:  # fmt: skip
     """A training step of `network` with each of `designs`: seconds, ratio of time (with its range), memory, its ratio.
 
     Ratios are to the first design; the other arguments are as in `peak_megabytes`.
     """
-    make, first = getattr(models, network), next(iter(designs))
-    steps = {name: training_step(make(100, conv), batch, size, device) for name, conv in designs.items()}
+    make, first = getattr(models, network), designs[0]
+    steps = {name: training_step(make(100, DESIGNS[name]), batch, size, device) for name in designs}
     seconds = seconds_by_turns(steps, turns)
     table = pd.DataFrame({"seconds": seconds.median()}).join(ratios(seconds, first))
-    table["MB"] = [peak_megabytes(network, name, batch, size, device) for name in designs]
+    with ThreadPoolExecutor(2) as pool:  # memory, unlike time, does not mind company
+        table["MB"] = list(pool.map(lambda name: peak_megabytes(network, name, batch, size, device), designs))
     return table.assign(memory=table.MB / table.MB[first]).rename_axis("convolution")
 
 

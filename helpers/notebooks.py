@@ -1,12 +1,10 @@
-"""Notebooks as files: the hash of their code, whether they are fit to commit, and running them outside Jupyter."""
+"""Notebooks as files: whether they are fit to commit, and running them outside Jupyter."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +13,6 @@ from nbformat import NotebookNode
 
 MAX_BYTES = 3_000_000
 MACHINE_PATH = re.compile(r"/(?:home|root|Users|work|tmp|var|opt|content)/[\w.-]+")
-
-
-def code_hash(sources: Iterable[str]) -> str:
-    """SHA-256 of code cells in order.
-
-    Empty cells, white space at the end of lines and the cell that starts with `# parameters` do not count: what is
-    chosen there (the profile) stands in the results file by itself.
-    """
-    cells = ("\n".join(line.rstrip() for line in source.strip().splitlines()) for source in sources)
-    return hashlib.sha256(
-        "\n\0\n".join(cell for cell in cells if cell and not cell.startswith("# parameters")).encode()
-    ).hexdigest()
-
-
-def notebook_hash(path: Path | str) -> str:
-    """`code_hash` of the code cells of a notebook file."""
-    return code_hash(cell.source for cell in code_cells(nbformat.read(path, as_version=4)))
-
-
-def executed_hash() -> str | None:
-    """`code_hash` of the cells that this kernel has run so far, the present one included.
-
-    None outside IPython, and where a front end runs cells without keeping them (nbval does).
-    """
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    history = shell.history_manager.input_hist_raw[1:] if shell else []
-    return code_hash(history) if any(history) else None
 
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import jinja2
 
 from .checkpoints import replacing
-from .notebooks import complaints, notebook_hash
+from .code_hash import notebook_hash
+from .notebooks import complaints
 from .runs import PROFILES, project_root
 
 

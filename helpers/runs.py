@@ -22,7 +22,7 @@ from accelerate.utils import set_seed
 from IPython.display import Markdown
 
 from .checkpoints import replacing, saved_history
-from .notebooks import executed_hash, notebook_hash
+from .code_hash import executed_hash, notebook_hash
 
 T = TypeVar("T")
 PROFILES = ("toy", "lite", "full")

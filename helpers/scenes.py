@@ -95,7 +95,7 @@ def learn(run: Run, name: str, start: nn.Module, *, epochs: int, optimizer: Call
 
 
 def precision(run: Run) -> str:
-    """bfloat16 halves the time where the processor has it; the toy run stays in float32, to be the same everywhere."""
+    """bfloat16 is faster where the processor has it; the toy run stays in float32, to be the same everywhere."""
     return run.pick(toy="no", lite="bf16", full=run.precision)
 
 
@@ -116,10 +116,7 @@ RIVALS: dict[str, Callable[..., nn.Module]] = {
 
 def rival(run: Run, name: str) -> Trained:
     """One of `RIVALS`, or `"ResNet-18"` from pre-trained weights: the same images, epochs and schedule for all."""
-    if name == "ResNet-18":
-        start = pretrained_resnet(run)[0]
-    else:
-        start = _scene_net(run, RIVALS[name], channels_last=name != "SimpleNet, our convolution")
+    start = pretrained_resnet(run)[0] if name == "ResNet-18" else _scene_net(run, RIVALS[name])
     images, epochs = run.pick(toy=(400, 2), lite=(6_000, 4), full=(None, 10))
     rate = run.pick(toy=0.02, lite=0.02, full=0.1)  # in so few epochs 0.05 learns less
     return learn(run, f"short {name}", start, epochs=epochs, images=images, optimizer=partial(sgd, lr=rate))
@@ -175,18 +172,18 @@ def _imagenet_state() -> tuple[dict[str, Tensor] | None, str]:
         return load_file(path), f"weights/{path.name}"
     try:
         with redirect_stdout(StringIO()):  # it would say where on this machine it keeps them
-            return ResNet18_Weights.IMAGENET1K_V1.get_state_dict(
-                progress=False, check_hash=True
-            ), "torchvision, ImageNet"
+            state = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
+            return state, "torchvision, ImageNet"
     except OSError:  # no network: the caller names what it takes instead
         return None, ""
 
 
-def _scene_net(run: Run, make: Callable[..., nn.Module], channels_last: bool = True) -> nn.Module:
+def _scene_net(run: Run, make: Callable[..., nn.Module]) -> nn.Module:
     torch.manual_seed(run.seed)
-    return _as_scene_model(make(len(scenes(run).train.classes)), channels_last)
+    return _as_scene_model(make(len(scenes(run).train.classes)))
 
 
-def _as_scene_model(network: nn.Module, channels_last: bool = True) -> nn.Module:
-    """Behind its normalisation, in the memory format in which torch's own convolutions are fastest."""
-    return scene_model(network).to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+def _as_scene_model(network: nn.Module) -> nn.Module:
+    """Behind its normalisation, in the memory format in which its convolutions are fastest: torch's, or ours."""
+    ours = any(isinstance(layer, CustomConv2d) for layer in network.modules())
+    return scene_model(network).to(memory_format=torch.contiguous_format if ours else torch.channels_last)

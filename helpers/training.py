@@ -197,7 +197,9 @@ class _Trainer:
 
     def _evaluate(self, val: Batches, attack: Attack | None) -> Tensor:
         result = evaluate(self.plain, val, attack=attack, loss=self.loss, rank=self.shard[0], world=self.shard[1])
-        return self._totals(torch.tensor(result.loss), result.logits, result.labels).to(self.accelerator.device)
+        return self._totals(torch.tensor(result.loss, dtype=torch.float64), result.logits, result.labels).to(
+            self.accelerator.device
+        )
 
     def _totals(self, loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         """Loss, correct answers for each k, and examples, summed over a batch."""

@@ -11,7 +11,8 @@ from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from helpers import reports
-from helpers.notebooks import code_hash, complaints, execute, notebook_hash
+from helpers.code_hash import code_hash, notebook_hash
+from helpers.notebooks import complaints, execute
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 

@@ -11,7 +11,7 @@ import torch
 from conftest import toy_set
 from PIL import Image
 
-from helpers.notebooks import code_hash
+from helpers.code_hash import code_hash
 from helpers.runs import Run, choose_profile, precision
 
 
