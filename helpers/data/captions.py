@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from .folders import SUFFIXES, DataError, decode_image
 from .loading import data_root
+from .toy import Scenes
 
 TABLE, FOLDER = "data.csv", "images"
 HEADERS = {("image", "caption"), ("caption", "image")}
@@ -52,6 +55,13 @@ class CaptionSet:
         pixels = decode_image(self.read(self.names[place]), self.names[place], size)
         return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
 
+    def describe(self) -> dict[str, object]:
+        """What a results file says of this set."""
+        text = "\n".join("\t".join([name, *own]) for name, own in zip(self.names, self.captions, strict=True))
+        captions = sum(map(len, self.captions))
+        crc = f"{zlib.crc32(text.encode()):08x}"
+        return {"name": "captions", "source": self.source, "examples": len(self), "captions": captions, "crc32": crc}
+
     def split(self, *counts: int, seed: int = 0) -> tuple[CaptionSet, ...]:
         """Disjoint sets of so many images each, drawn at random; an image's captions stay together.
 
@@ -62,6 +72,18 @@ class CaptionSet:
             raise ValueError(f"cannot take {' + '.join(map(str, counts))} of {len(self)} images")
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         return tuple(self[part.sort().values] for part in order[: sum(counts)].split(list(counts)))
+
+
+def toy_captions(scenes: Scenes) -> CaptionSet:
+    """Drawn scenes as a set, a Persian caption each; an image's file is made when it is read."""
+
+    def read(name: str) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(scenes.images[int(name[6:10])].permute(1, 2, 0).numpy()).save(file, "PNG")
+        return file.getvalue()
+
+    names = tuple(f"scene_{number:04d}.png" for number in range(len(scenes.images)))
+    return CaptionSet(names, tuple((caption,) for caption in scenes.captions()), read, "drawn")
 
 
 def load_captions(name: str, table: str = TABLE) -> CaptionSet:
@@ -83,17 +105,17 @@ def load_captions(name: str, table: str = TABLE) -> CaptionSet:
         text, source = (folder / table).read_bytes(), f"folder {name}"
         return _assembled(text, present, lambda image: (folder / FOLDER / image).read_bytes(), source, table)
     if archive.is_file():
-        return _from_zip(archive, name, table)
+        return _from_zip(archive, table)
     raise DataError(
         f"no captions {name}: neither {name}/{table} nor {name}.zip is in {root}. Put the set there (data/README.md "
         "says where it comes from), or set DATA_ROOT to the folder that has it."
     )
 
 
-def _from_zip(path: Path, name: str, table: str) -> CaptionSet:
+def _from_zip(path: Path, table: str) -> CaptionSet:
     try:
         archive = zipfile.ZipFile(path)  # stays open: images are read from it later
-        files = {PurePosixPath(file).parts[-2:]: file for file in archive.namelist() if not file.endswith(os.sep)}
+        files = {PurePosixPath(file).parts[-2:]: file for file in archive.namelist() if not file.endswith("/")}
         tables = [file for parts, file in files.items() if parts[-1] == table]
         if not tables:
             raise DataError(f"{path.name} holds no {table}: is it the right archive?")

@@ -6,6 +6,7 @@ soft one. An image is a grid of regions, `(N, R, D)`: what a convolutional netwo
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
@@ -51,14 +52,15 @@ class DotAttention(nn.Module):
 
 
 class CaptionDecoder(nn.Module):
-    """Embedding, attention with a gate, one LSTM cell, and a layer that names the next word.
+    """A layer that reads the regions, attention with a gate, one LSTM cell, and a layer that names the next word.
 
     Args:
         words: size of the vocabulary.
-        region_dim: channels of a region.
+        region_dim: channels of a region (two more say where it lies).
+        vectors: `(words, embed_dim)` that the words' vectors start as, see `word_vectors`; None: drawn at random.
         attention: `AdditiveAttention` or `DotAttention`.
         embed_dim, hidden_dim: sizes of a word's vector and of the LSTM's state.
-        dropout: of word vectors and before the last layer.
+        dropout: of regions, of word vectors and before the last layer.
     """
 
     def __init__(
@@ -69,48 +71,86 @@ class CaptionDecoder(nn.Module):
         embed_dim: int = 300,
         hidden_dim: int = 512,
         dropout: float = 0.5,
+        vectors: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.sizes = {"words": words, "region_dim": region_dim, "embed_dim": embed_dim, "hidden_dim": hidden_dim}
+        self.dropout = nn.Dropout(dropout)
+        self.read = nn.Sequential(nn.Linear(region_dim + 2, hidden_dim), nn.LayerNorm(hidden_dim), self.dropout)
         self.embed = nn.Embedding(words, embed_dim, padding_idx=PAD_ID)
-        self.attention: Attention = attention(region_dim, hidden_dim)
+        self.attention: Attention = attention(hidden_dim, hidden_dim, hidden_dim)
         self.gate = nn.Linear(hidden_dim, 1)
-        self.cell = nn.LSTMCell(embed_dim + region_dim, hidden_dim)
-        self.first = nn.Linear(region_dim, 2 * hidden_dim)
-        self.from_hidden, self.from_context = nn.Linear(hidden_dim, embed_dim), nn.Linear(region_dim, embed_dim)
-        self.out, self.dropout = nn.Linear(embed_dim, words), nn.Dropout(dropout)
+        self.cell = nn.LSTMCell(embed_dim + hidden_dim, hidden_dim)
+        self.first = nn.Linear(hidden_dim, 2 * hidden_dim)
+        self.from_hidden, self.from_context = nn.Linear(hidden_dim, embed_dim), nn.Linear(hidden_dim, embed_dim)
+        self.out = nn.Linear(embed_dim, words)
+        if vectors is not None:
+            with torch.no_grad():
+                self.embed.weight.copy_(vectors)
 
     def start(self, regions: Tensor) -> State:
-        """The state before the first word: hidden and cell from the mean region; keys and regions stay."""
+        """The state before the first word: hidden and cell from the mean region; the regions as read, their keys."""
+        where = places(regions.shape[1]).to(regions).expand(len(regions), -1, -1)
+        regions = self.read(torch.cat([regions, where], 2))  # (N, R, H): narrower, of one scale whatever the encoder
         hidden, cell = self.first(regions.mean(1)).tanh().chunk(2, 1)
         return hidden, cell, self.attention.keys(regions), regions
 
     def step(self, state: State, words: Tensor) -> tuple[Tensor, State, Tensor]:
         """One word on, as `decoding` wants it: logits `(N, V)`, the next state, where it looked `(N, R)`."""
-        hidden, cell, keys, regions = state
-        looks = self.attention(keys, hidden)
-        context = self.gate(hidden).sigmoid() * (looks[:, None] @ regions)[:, 0]  # (N, D)
-        word = self.dropout(self.embed(words))
-        hidden, cell = self.cell(torch.cat([word, context], 1), (hidden, cell))
-        seen = word + self.from_hidden(hidden) + self.from_context(context)
-        return self.out(self.dropout(seen.tanh())), (hidden, cell, keys, regions), looks
+        meant, state, looks = self._meant(state, words)
+        return self.out(meant), state, looks
 
-    def forward(self, regions: Tensor, captions: Tensor, truth: float = 1.0) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, regions: Tensor, captions: Tensor, truth: float = 1.0, of: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Logits `(N, T - 1, V)` and looks `(N, T - 1, R)` for captions `(N, T)` that begin with `<sos>`.
+
+        What stands at the places of `<pad>` means nothing; looks are 0 there.
 
         Args:
             truth: with this probability, drawn for each word, the decoder reads the caption's word, else its own
                 likeliest one (scheduled sampling, Bengio et al. 2015, arXiv 1506.03099); 1 is teacher forcing.
+            of: which of the regions `(M, R, D)` each caption is of, int64 `(N,)`, so that an image with several
+                captions is read once; None: one caption an image.
         """
-        state, words, logits, looked = self.start(regions), captions[:, 0], [], []
+        lengths, order = (captions[:, 1:] != PAD_ID).sum(1).sort(descending=True)
+        state = tuple(part[order if of is None else of[order]] for part in self.start(regions))
+        captions, meant, looked = captions[order], [], []
+        words = captions[:, 0]
         for place in range(1, captions.shape[1]):
-            values, state, looks = self.step(state, words)
-            logits.append(values)
-            looked.append(looks)
-            told = torch.rand(len(captions), device=captions.device) < truth if truth < 1 else None
-            words = captions[:, place]
-            if told is not None:
-                words = words.where(told, values.detach().argmax(1))
-        return torch.stack(logits, 1), torch.stack(looked, 1)
+            going = int((lengths >= place).sum())  # the longest come first, so that the rest needs no step
+            now, state, looks = self._meant(tuple(part[:going] for part in state), words[:going])
+            meant.append(F.pad(now, (0, 0, 0, len(captions) - going)))
+            looked.append(F.pad(looks, (0, 0, 0, len(captions) - going)))
+            words = captions[:going, place]
+            if truth < 1:
+                told = torch.rand(going, device=captions.device) < truth
+                words = words.where(told, self.out(now.detach()).argmax(1))
+        back = order.argsort()
+        return self.out(torch.stack(meant, 1)[back]), torch.stack(looked, 1)[back]
+
+    def _meant(self, state: State, words: Tensor) -> tuple[Tensor, State, Tensor]:
+        """The vector `(N, E)` that the next word is named from."""
+        hidden, cell, keys, regions = state
+        looks = self.attention(keys, hidden)
+        context = self.gate(hidden).sigmoid() * (looks[:, None] @ regions)[:, 0]  # (N, H)
+        word = self.dropout(self.embed(words))
+        hidden, cell = self.cell(torch.cat([word, context], 1), (hidden, cell))
+        meant = (word + self.from_hidden(hidden) + self.from_context(context)).tanh()
+        return self.dropout(meant), (hidden, cell, keys, regions), looks
+
+
+def places(regions: int) -> Tensor:
+    """Where each region of a square grid lies: `(R, 2)`, x and y from -1 to 1, row by row (0 for a single region).
+
+    Attention forgets which region it took its content from; with these, content says where it was (Liu et al. 2018,
+    arXiv 1807.03247, do the same for convolution).
+    """
+    side = math.isqrt(regions)
+    if side * side != regions:
+        raise ValueError(f"regions come from a square grid, got {regions} of them")
+    line = torch.linspace(-1, 1, side) if side > 1 else torch.zeros(1)
+    return torch.cartesian_prod(line, line).flip(1)
 
 
 def caption_loss(

@@ -39,7 +39,7 @@ def shapes(results):
 def is_compared(name):
     """Epochs, verdicts and differences in points jump when a short training moves a little."""
     return "epoch" not in name and not name.startswith(
-        ("history", "per_class", "confused", "recipes", "audit", "noise_helps")
+        ("history", "per_class", "confused", "recipes", "audit", "noise_helps", "bad", "hang")
     )
 
 

@@ -1,0 +1,70 @@
+"""Beam search for a batch against one image at a time, and an epoch on cached features against one that encodes again.
+
+`python bench/decoding.py [REPEATS]`; both sides in turns, in one run, on images and captions that are made up.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+
+import torch
+
+from helpers.captioning import Described, Recipe, train_captioner, write
+from helpers.data import toy
+from helpers.data.captions import toy_captions
+from helpers.features import cached_features, encode
+from helpers.measure import ratios, seconds_by_turns
+from helpers.models.captioner import CaptionDecoder
+from helpers.models.encoder import GridEncoder
+from helpers.text import Vocabulary, tokenize
+
+IMAGES = 64
+
+
+def decoder(region_dim: int, words: int = 3_000) -> CaptionDecoder:
+    """The real size, with random weights: most captions run to the longest length."""
+    torch.manual_seed(0)
+    return CaptionDecoder(words, region_dim).eval()
+
+
+def searches() -> dict[str, Callable[[], object]]:
+    model, features = decoder(1280), torch.rand(IMAGES, 49, 1280).half().numpy()
+    return {
+        "one image at a time": lambda: [write(model, features[n : n + 1], width=3) for n in range(IMAGES)],
+        "a batch": lambda: write(model, features, width=3, batch=IMAGES),
+    }
+
+
+def epochs(folder: str) -> dict[str, Callable[[], object]]:
+    """With EfficientNet-B0's architecture; its weights do not matter for time."""
+    from torchvision.models import efficientnet_b0
+
+    encoder = GridEncoder(efficientnet_b0().features, 224, (0.5,) * 3, (0.5,) * 3)
+    images = toy_captions(toy.draw(IMAGES, 32, 0))
+    captions = [[tokenize(caption) for caption in own] for own in images.captions]
+    vocabulary = Vocabulary.build(caption for own in captions for caption in own)
+    cached_features(encoder, images, folder)
+
+    def epoch(again: bool) -> None:
+        features = encode(encoder, images, range(IMAGES)).numpy() if again else cached_features(encoder, images, folder)
+        part = Described(features, captions, vocabulary)
+        with tempfile.TemporaryDirectory() as fresh:
+            train_captioner(decoder(1280, len(vocabulary)), part, Described(features[:1], captions[:1], vocabulary),
+                            Recipe(1, images=IMAGES), fresh)  # fmt: skip
+
+    return {"encodes again": lambda: epoch(True), "cached features": lambda: epoch(False)}
+
+
+def main(repeats: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for title, calls in (("Beam 3", searches()), ("An epoch", epochs(folder))):
+            seconds = seconds_by_turns(calls, repeats)
+            table = ratios(seconds, next(iter(calls)))
+            print(f"{title}, {IMAGES} images, {torch.get_num_threads()} threads, median of {repeats} turns")
+            print(table.assign(seconds=seconds.median()).round(3).to_string(), "\n")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
