@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from .checkpoints import CheckpointError, replacing
 from .data.folders import DataError, decode_image
-from .decoding import beam_search
+from .decoding import FOR_PEOPLE, beam_search
 from .encoders import load_encoder
 from .models import captioner as attentions
 from .models.captioner import CaptionDecoder
@@ -40,7 +40,8 @@ class Captioner:
     def __call__(self, images: Tensor, width: int = 3, power: float = 0.7) -> list[tuple[list[str], Tensor]]:
         """Words, and where each was looked for `(words, h, w)`, of images `(N, 3, H, W)` in [0, 1]."""
         with eval_mode(self.decoder), torch.no_grad():
-            found = beam_search(self.decoder.step, self.decoder.start(self.encoder(images)), width, power=power)
+            state = self.decoder.start(self.encoder(images))
+            found = beam_search(self.decoder.step, state, width, power=power, barred=FOR_PEOPLE)
         side = round(found.looks.shape[2] ** 0.5)
         words = [self.vocabulary.decode(row) for row in found.words]
         return [

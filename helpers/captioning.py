@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from .caption_scores import bleu
 from .checkpoints import TrainingFolder, weights_checksum
-from .decoding import Captions, beam_search, greedy
+from .decoding import NO_WORDS, Captions, beam_search, greedy
 from .models.captioner import CaptionDecoder, caption_loss
 from .modes import eval_mode
 from .text import Vocabulary, pad
@@ -194,7 +194,8 @@ def watch(decoder: CaptionDecoder, val: Described, device: torch.device | str, l
 
 
 def write(decoder: CaptionDecoder, features: np.ndarray, *, width: int = 1, power: float = 0.7, longest: int = 20,
-          device: torch.device | str = "cpu", batch: int = 64) -> list[Captions]:  # fmt: skip
+          barred: Sequence[int] = NO_WORDS, device: torch.device | str = "cpu",
+          batch: int = 64) -> list[Captions]:  # fmt: skip
     """The decoder's captions of `features` `(N, R, D)`, in batches: greedy with `width` 1, else by beam search."""
     found = []
     with eval_mode(decoder), torch.no_grad():
@@ -202,9 +203,9 @@ def write(decoder: CaptionDecoder, features: np.ndarray, *, width: int = 1, powe
             regions = torch.from_numpy(np.array(features[first : first + batch])).to(device).float()
             state = decoder.start(regions)
             found.append(
-                greedy(decoder.step, state, longest)
+                greedy(decoder.step, state, longest, barred)
                 if width == 1
-                else beam_search(decoder.step, state, width, longest, power)
+                else beam_search(decoder.step, state, width, longest, power, barred)
             )
     return found
 

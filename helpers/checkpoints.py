@@ -48,11 +48,17 @@ def _remove(path: Path) -> None:
 
 def save_weights(model: nn.Module, path: Path | str) -> None:
     """Write the model's parameters and buffers as safetensors."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    with replacing(Path(path)) as temporary:
-        temporary.write_bytes(
-            save(tensors)
-        )  # plain write: a full disk is an OSError here, a panic in safetensors' own writer
+    _write(_weights(model), Path(path))
+
+
+def _weights(model: nn.Module) -> bytes:
+    return save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()})
+
+
+def _write(data: bytes, path: Path) -> None:
+    """A plain write: a full disk is an OSError here, a panic in safetensors' own writer."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def load_weights(model: nn.Module, path: Path | str) -> nn.Module:
@@ -96,11 +102,12 @@ class TrainingFolder:
         self, epoch: int, model: nn.Module, state: dict[str, Any], history: list[dict[str, float]], best: bool
     ) -> None:
         """Write the state after `epoch` finished epochs, then remove the one before."""
+        weights = _weights(model)
         if best:
-            save_weights(model, self.path / "best.safetensors")
+            _write(weights, self.path / "best.safetensors")
         with replacing(self._folder(epoch)) as temporary:
             temporary.mkdir(parents=True)
-            save_weights(model, temporary / "model.safetensors")
+            _write(weights, temporary / "model.safetensors")
             torch.save(state, temporary / "state.pt")
             (temporary / "run.json").write_text(json.dumps({"settings": self.settings, "history": history}, indent=1))
         for old in self._saved()[:-1]:

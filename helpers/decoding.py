@@ -7,21 +7,23 @@ model, so both work for any attention, and for a language model without image.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .text import EOS, PAD, SOS, SPECIAL
+from .text import EOS, PAD, SOS, SPECIAL, UNK
 
 State = tuple[Tensor, ...]
 Step = Callable[
     [State, Tensor], tuple[Tensor, State, Tensor]
 ]  # state, words (B,) -> logits (B, V), state, looks (B, R)
 
-PAD_ID, SOS_ID, EOS_ID = (SPECIAL.index(word) for word in (PAD, SOS, EOS))
+PAD_ID, SOS_ID, EOS_ID, UNK_ID = (SPECIAL.index(word) for word in (PAD, SOS, EOS, UNK))
+NO_WORDS = (PAD_ID, SOS_ID)  # never written
+FOR_PEOPLE = (*NO_WORDS, UNK_ID)  # what a caption that someone reads must not hold
 
 
 class Captions(NamedTuple):
@@ -47,15 +49,15 @@ class Captions(NamedTuple):
 
 
 @torch.no_grad()
-def greedy(step: Step, state: State, longest: int = 20) -> Captions:
-    """The likeliest word, again and again, up to `<eos>` or `longest` words."""
+def greedy(step: Step, state: State, longest: int = 20, barred: Sequence[int] = NO_WORDS) -> Captions:
+    """The likeliest word that is not `barred`, again and again, up to `<eos>` or `longest` words."""
     count = len(state[0])
     words = state[0].new_full((count,), SOS_ID, dtype=torch.long)
     total, going = state[0].new_zeros(count), torch.ones_like(words, dtype=torch.bool)
     said, looked = [], []
     for _ in range(longest):
         logits, state, looks = step(state, words)
-        best, words = _speakable(logits).max(1)
+        best, words = _speakable(logits, barred).max(1)
         said.append(words.where(going, PAD_ID))
         looked.append(looks * going[:, None])
         total = total + best * going
@@ -66,7 +68,8 @@ def greedy(step: Step, state: State, longest: int = 20) -> Captions:
 
 
 @torch.no_grad()
-def beam_search(step: Step, state: State, width: int = 3, longest: int = 20, power: float = 0.7) -> Captions:
+def beam_search(step: Step, state: State, width: int = 3, longest: int = 20, power: float = 0.7,
+                barred: Sequence[int] = NO_WORDS) -> Captions:  # fmt: skip
     """The caption with the best length-normalised log-probability among those that `width` beams meet.
 
     In each step the `width` best continuations that go on stay; one that ends and is among the `width` best of all is
@@ -77,6 +80,7 @@ def beam_search(step: Step, state: State, width: int = 3, longest: int = 20, pow
         width: beams an image; with 1 this is `greedy`.
         longest: most words, `<eos>` included.
         power: of the length that log-probabilities are divided by; 0 favours short captions, 1 is the mean.
+        barred: numbers that are never written.
 
     Raises:
         ValueError: width or longest below 1.
@@ -90,7 +94,7 @@ def beam_search(step: Step, state: State, width: int = 3, longest: int = 20, pow
     for _ in range(longest):
         logits, state, looks = step(state, last)
         grown, parents = _grow(
-            beams, _speakable(logits).unflatten(0, (count, width)), looks.unflatten(0, (count, width))
+            beams, _speakable(logits, barred).unflatten(0, (count, width)), looks.unflatten(0, (count, width))
         )
         best = best or _nothing(grown, longest)
         ended = grown.words[:, :, -1] == EOS_ID
@@ -119,10 +123,10 @@ class _Beams(NamedTuple):
         return self.log_probs / (self.words != PAD_ID).sum(2).clamp_min(1) ** power
 
 
-def _speakable(logits: Tensor) -> Tensor:
-    """Log-probabilities without `<pad>` and `<sos>`, which are no words."""
+def _speakable(logits: Tensor, barred: Sequence[int]) -> Tensor:
+    """Log-probabilities with the `barred` numbers left out."""
     logits = logits.clone()
-    logits[:, [PAD_ID, SOS_ID]] = -torch.inf
+    logits[:, list(barred)] = -torch.inf
     return logits.log_softmax(1)
 
 

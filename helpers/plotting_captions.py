@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -14,6 +15,8 @@ from torch import Tensor
 from .plotting import PALETTE, _closed, show_image
 
 SHAPES_ITSELF = tuple(map(int, matplotlib.__version__.split(".")[:2])) >= (3, 11)
+
+COARSE = 48  # pixels of the image under a heat map
 
 
 def persian(text: str) -> str:
@@ -40,13 +43,13 @@ def length_histogram(lengths: Sequence[int]) -> Figure:
     return _closed(figure)
 
 
-def captioned_images(images: Sequence[Tensor], captions: Sequence[str], columns: int = 3, size: float = 2.9) -> Figure:
-    """Images `(3, H, W)` in [0, 1] of any size with a caption of one line or more under each, `columns` in a row."""
+def captioned_images(images: Sequence[Tensor], captions: Sequence[str], columns: int = 3, size: float = 1.9) -> Figure:
+    """Images `(3, H, W)` in [0, 1] of any size with text under each, `columns` in a row; long lines are broken."""
     rows = -(-len(images) // columns)
+    captions = ["\n".join(fill(line, int(18 * size)) for line in caption.split("\n")) for caption in captions]
     lines = max(caption.count("\n") + 1 for caption in captions)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(columns * size, rows * (size * 0.8 + 0.17 * lines)), squeeze=False
-    )
+    height = size * 0.7 + 0.21 * lines
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * size, rows * height), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, caption in zip(axes.flat, images, captions, strict=False):
@@ -58,7 +61,7 @@ def captioned_images(images: Sequence[Tensor], captions: Sequence[str], columns:
     return _closed(figure)
 
 
-def word_maps(image: Tensor, words: Sequence[str], looks: Tensor, columns: int = 7, size: float = 1.6) -> Figure:
+def word_maps(image: Tensor, words: Sequence[str], looks: Tensor, columns: int = 7, size: float = 1.0) -> Figure:
     """The image, then for each word the image under its attention; the words run from right to left, as Persian does.
 
     Args:
@@ -72,11 +75,17 @@ def word_maps(image: Tensor, words: Sequence[str], looks: Tensor, columns: int =
     for axis in axes.flat:
         axis.axis("off")
     maps = F.interpolate(looks[:, None], image.shape[1:], mode="bilinear")[:, 0]  # (words, H, W)
+    rough = F.interpolate(image[None], (COARSE, COARSE), mode="area")[0].mean(
+        0
+    )  # fine grain would only weigh megabytes
     for cell, place in zip(cells, range(rows * columns), strict=False):
         axis = axes[place // columns, columns - 1 - place % columns]  # the first is at the right
-        show_image(axis, image if cell is None else image.mean(0, keepdim=True))
-        if cell is not None:
+        if cell is None:
+            show_image(axis, image)
+        else:
+            extent = (-0.5, image.shape[2] - 0.5, image.shape[1] - 0.5, -0.5)
+            axis.imshow(rough.cpu().numpy(), cmap="gray", vmin=0, vmax=1, interpolation="bilinear", extent=extent)
             axis.imshow(maps[cell].cpu().numpy(), cmap="inferno", alpha=0.6, vmin=0)
             times = looks[cell].max().item() * looks[cell].numel()
-            axis.set_title(f"{persian(words[cell])}\n{times:.1f}×", fontsize="small", fontweight="normal")
+            axis.set_title(f"{persian(words[cell])}\n{times:.1f}×", fontsize="x-small", fontweight="normal", pad=2)
     return _closed(figure)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.decoding import EOS_ID, PAD_ID, SOS_ID, beam_search, greedy
+from helpers.decoding import EOS_ID, FOR_PEOPLE, PAD_ID, SOS_ID, UNK_ID, beam_search, greedy
 
 WORDS, REGIONS = 7, 4  # 4 special ones and 3 words
 
@@ -147,3 +147,21 @@ def test_padding_and_start_are_never_said():
 def test_a_width_of_nothing():
     with pytest.raises(ValueError, match="1 or more"):
         beam_search(Decoder(0), images(1), width=0)
+
+
+@pytest.mark.parametrize("search", [greedy, beam_search])
+def test_what_is_barred_is_never_written(search):
+    free = [search(Decoder(seed), images(6, seed), longest=8) for seed in range(5)]
+    assert any((captions.words == UNK_ID).any() for captions in free)
+    for seed in range(5):
+        found = search(Decoder(seed), images(6, seed), longest=8, barred=FOR_PEOPLE)
+        assert not (found.words == UNK_ID).any()
+        masked = Decoder(seed)
+
+        def without(state, words, masked=masked):
+            logits, state, looks = masked(state, words)
+            return logits.index_fill(1, torch.tensor([UNK_ID]), -torch.inf), state, looks
+
+        expected = search(without, images(6, seed), longest=8)
+        assert torch.equal(found.words, expected.words)
+        assert torch.allclose(found.log_probs, expected.log_probs)
