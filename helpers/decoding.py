@@ -92,7 +92,8 @@ def beam_search(step: Step, state: State, width: int = 3, longest: int = 20, pow
     last = state[0].new_full((count * width,), SOS_ID, dtype=torch.long)
     going = torch.ones(count, 1, dtype=torch.bool, device=last.device)
     for _ in range(longest):
-        logits, state, looks = step(state, last)
+        given = state
+        logits, state, looks = step(given, last)
         grown, parents = _grow(
             beams, _speakable(logits, barred).unflatten(0, (count, width)), looks.unflatten(0, (count, width))
         )
@@ -101,7 +102,7 @@ def beam_search(step: Step, state: State, width: int = 3, longest: int = 20, pow
         first = torch.arange(2 * width, device=ended.device) < width
         best = _better(best, grown, ended & first & going, power)
         beams, kept = _going_on(grown, ended, width)
-        state, last = _reordered(state, parents.gather(1, kept)), beams.words[:, :, -1].flatten()
+        state, last = _reordered(state, given, parents.gather(1, kept)), beams.words[:, :, -1].flatten()
         going = going & (beams.scores(power).amax(1, keepdim=True) > best.scores(power))
         if not going.any():
             break
@@ -176,8 +177,11 @@ def _chosen(beams: _Beams, index: Tensor) -> _Beams:
     return _Beams(*(part.take_along_dim(index.view(*index.shape, *[1] * (part.ndim - 2)), 1) for part in beams))
 
 
-def _reordered(state: State, parents: Tensor) -> State:
-    """Each beam's state is that of the beam it goes on from."""
+def _reordered(state: State, given: State, parents: Tensor) -> State:
+    """Each beam's state is that of the beam it goes on from.
+
+    What a step hands back as it was given (an image's regions) is the same for all beams of an image, and stays.
+    """
     count, width = parents.shape
     rows = (torch.arange(count, device=parents.device)[:, None] * width + parents).flatten()
-    return tuple(part[rows] for part in state)
+    return tuple(part if part is before else part[rows] for part, before in zip(state, given, strict=True))

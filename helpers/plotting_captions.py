@@ -46,7 +46,7 @@ def length_histogram(lengths: Sequence[int]) -> Figure:
 def captioned_images(images: Sequence[Tensor], captions: Sequence[str], columns: int = 3, size: float = 1.9) -> Figure:
     """Images `(3, H, W)` in [0, 1] of any size with text under each, `columns` in a row; long lines are broken."""
     rows = -(-len(images) // columns)
-    captions = ["\n".join(fill(line, int(18 * size)) for line in caption.split("\n")) for caption in captions]
+    captions = ["\n".join(fill(line, int(16.5 * size)) for line in caption.split("\n")) for caption in captions]
     lines = max(caption.count("\n") + 1 for caption in captions)
     height = size * 0.7 + 0.21 * lines
     figure, axes = plt.subplots(rows, columns, figsize=(columns * size, rows * height), squeeze=False)

@@ -165,3 +165,23 @@ def test_what_is_barred_is_never_written(search):
         expected = search(without, images(6, seed), longest=8)
         assert torch.equal(found.words, expected.words)
         assert torch.allclose(found.log_probs, expected.log_probs)
+
+
+def test_what_a_step_leaves_alone_is_not_copied():
+    decoder, (hidden,) = Decoder(1), images(4, 1)
+    seen = []
+
+    def step(state, words):
+        seen.append(state[1])
+        logits, (moved,), looks = decoder((state[0] + state[1],), words)
+        return logits, (moved, state[1]), looks
+
+    def copied(state, words):
+        logits, (moved, kept), looks = step(state, words)
+        return logits, (moved, kept.clone()), looks
+
+    found = beam_search(step, (hidden, hidden.flip(0)), longest=7)
+    assert all(part is seen[0] for part in seen)
+    expected = beam_search(copied, (hidden, hidden.flip(0)), longest=7)
+    assert torch.equal(found.words, expected.words)
+    assert torch.equal(found.log_probs, expected.log_probs)
