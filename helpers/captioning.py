@@ -160,7 +160,7 @@ def _epoch(decoder: CaptionDecoder, batches: Iterator[tuple[Tensor, Tensor, Tens
             logits, looks = decoder(regions, captions, truth, of)
         logits, looks = logits.float(), looks.float()
         loss = sum(caption_loss(logits, looks, captions, recipe.penalty, recipe.label_smoothing))
-        if False:
+        if not torch.isfinite(loss):
             raise FloatingPointError("the loss is NaN or infinite: lower lr; the last finished epoch is kept")
         adamw.zero_grad()
         loss.backward()

@@ -43,7 +43,7 @@ def length_histogram(lengths: Sequence[int]) -> Figure:
     return _closed(figure)
 
 
-def captioned_images(images: Sequence[Tensor], captions: Sequence[str], columns: int = 3, size: float = 1.9) -> Figure:
+def captioned_images(images: Sequence[Tensor], captions: Sequence[str], columns: int = 3, size: float = 1.75) -> Figure:
     """Images `(3, H, W)` in [0, 1] of any size with text under each, `columns` in a row; long lines are broken."""
     rows = -(-len(images) // columns)
     captions = ["\n".join(fill(line, int(16.5 * size)) for line in caption.split("\n")) for caption in captions]
@@ -61,7 +61,7 @@ def captioned_images(images: Sequence[Tensor], captions: Sequence[str], columns:
     return _closed(figure)
 
 
-def word_maps(image: Tensor, words: Sequence[str], looks: Tensor, columns: int = 7, size: float = 1.0) -> Figure:
+def word_maps(image: Tensor, words: Sequence[str], looks: Tensor, columns: int = 7, size: float = 0.92) -> Figure:
     """The image, then for each word the image under its attention; the words run from right to left, as Persian does.
 
     Args:
