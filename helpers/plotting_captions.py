@@ -48,7 +48,7 @@ def captioned_images(images: Sequence[Tensor], captions: Sequence[str], columns:
     rows = -(-len(images) // columns)
     captions = ["\n".join(fill(line, int(16.5 * size)) for line in caption.split("\n")) for caption in captions]
     lines = max(caption.count("\n") + 1 for caption in captions)
-    height = size * 0.7 + 0.21 * lines
+    height = size + 0.19 * lines
     figure, axes = plt.subplots(rows, columns, figsize=(columns * size, rows * height), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
