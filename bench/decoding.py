@@ -24,7 +24,7 @@ IMAGES = 64
 
 
 def decoder(region_dim: int, words: int = 3_000) -> CaptionDecoder:
-    """The real size, with random weights: most captions run to the longest length."""
+    """The real size, with random weights: most captions run to the longest length, so that no image leaves early."""
     torch.manual_seed(0)
     return CaptionDecoder(words, region_dim).eval()
 

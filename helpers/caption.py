@@ -19,7 +19,7 @@ from .data.folders import DataError, decode_image
 from .decoding import FOR_PEOPLE, beam_search
 from .encoders import load_encoder
 from .models import captioner as attentions
-from .models.captioner import CaptionDecoder
+from .models.captioner import CaptionDecoder, grid_side
 from .models.encoder import GridEncoder
 from .modes import eval_mode
 from .runs import PROFILES, checkpoint_root
@@ -38,16 +38,17 @@ class Captioner:
     vocabulary: Vocabulary
 
     def __call__(self, images: Tensor, width: int = 3, power: float = 0.7) -> list[tuple[list[str], Tensor]]:
-        """Words, and where each was looked for `(words, h, w)`, of images `(N, 3, H, W)` in [0, 1]."""
+        """Words, and where each was looked for `(words, h, w)`, of images `(N, 3, H, W)` in [0, 1].
+
+        Images may be on any device; what is found comes back to the CPU.
+        """
         with eval_mode(self.decoder), torch.no_grad():
-            state = self.decoder.start(self.encoder(images))
+            regions = self.encoder(images.to(self.encoder.device)).to(self.decoder.device)
+            state = self.decoder.start(regions)
             found = beam_search(self.decoder.step, state, width, power=power, barred=FOR_PEOPLE)
-        side = round(found.looks.shape[2] ** 0.5)
         words = [self.vocabulary.decode(row) for row in found.words]
-        return [
-            (said, looks[: len(said)].unflatten(1, (side, side)))
-            for said, looks in zip(words, found.looks, strict=True)
-        ]
+        maps = found.looks.cpu().unflatten(2, [grid_side(found.looks.shape[2])] * 2)  # (N, T, h, w)
+        return [(said, looks[: len(said)]) for said, looks in zip(words, maps, strict=True)]
 
     def save(self, path: Path | str) -> None:
         """Everything in one file. A pre-trained encoder is not in it: its name is, and the toy one's weights are."""
@@ -66,7 +67,7 @@ class Captioner:
 
     @classmethod
     def load(cls, path: Path | str) -> Captioner:
-        """What `save` wrote. CheckpointError: the file is missing, damaged or something else."""
+        """What `save` wrote, on the CPU. CheckpointError: the file is missing, damaged or something else."""
         path = Path(path)
         if not path.is_file():
             raise CheckpointError(f"no captioner at {path.parent.name}/{path.name}: run notebook 07 first")
@@ -76,12 +77,14 @@ class Captioner:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
             decoder = CaptionDecoder(**about["sizes"], attention=getattr(attentions, about["attention"]))
             decoder.load_state_dict(_under("decoder.", tensors))
-        except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
+            encoder, vocabulary = load_encoder(**about["encoder"]), Vocabulary(tuple(about["words"]))
+            if about["encoder"]["name"] == "toy":
+                encoder.load_state_dict(_under("encoder.", tensors))
+        except CheckpointError:  # the encoder's own weights cannot be had: its message says what to do
+            raise
+        except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise CheckpointError(f"{path.name} is damaged or no captioner ({error}): run notebook 07 again") from error
-        encoder = load_encoder(**about["encoder"])
-        if about["encoder"]["name"] == "toy":
-            encoder.load_state_dict(_under("encoder.", tensors))
-        return cls(encoder, about["encoder"]["name"], decoder.eval(), Vocabulary(tuple(about["words"])))
+        return cls(encoder, about["encoder"]["name"], decoder.eval(), vocabulary)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -96,9 +99,14 @@ def read_image(path: Path | str) -> Tensor:
     return torch.from_numpy(np.array(decode_image(path.read_bytes(), path.name))).permute(2, 0, 1)[None] / 255
 
 
-def newest() -> Path:
+def file_of(profile: str) -> Path:
+    """Where notebook 07 saves the captioner of a profile."""
+    return checkpoint_root() / f"{NOTEBOOK}.{profile}" / FILE
+
+
+def largest() -> Path:
     """The captioner of the largest profile that notebook 07 has run on this machine."""
-    paths = [checkpoint_root() / f"{NOTEBOOK}.{profile}" / FILE for profile in reversed(PROFILES)]
+    paths = [file_of(profile) for profile in reversed(PROFILES)]
     return next((path for path in paths if path.is_file()), paths[0])
 
 
@@ -112,7 +120,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         image = read_image(options.image)
-        ((words, looks),) = Captioner.load(options.captioner or newest())(image, options.width)
+        ((words, looks),) = Captioner.load(options.captioner or largest())(image, options.width)
         if options.figure:
             _draw(image[0], words, looks, options.figure)
     except (DataError, CheckpointError, ValueError) as error:

@@ -53,12 +53,16 @@ def loss_without(
         `(N, T - 1)`, 0 at padding; positive where the word became less likely.
     """
     whole, looks = word_log_probs(decoder, regions, captions)
+    images, mean = torch.arange(len(regions), device=regions.device)[:, None], regions.mean(1, keepdim=True)
     lost = torch.zeros_like(whole)
     for place in range(whole.shape[1]):
-        order = looks[:, place] if generator is None else torch.rand(looks[:, place].shape, generator=generator)
-        gone = order.topk(count, 1).indices.to(regions.device)  # (N, count)
-        left = regions.scatter(
-            1, gone[:, :, None].expand(-1, -1, regions.shape[2]), regions.mean(1, keepdim=True).expand(-1, count, -1)
-        )
+        order = looks[:, place] if generator is None else _drawn(looks[:, place], generator)
+        left = regions.clone()
+        left[images, order.topk(count, 1).indices] = mean
         lost[:, place] = (whole - word_log_probs(decoder, left, captions)[0])[:, place]
     return lost
+
+
+def _drawn(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Uniform from 0 to 1, of this shape and on its device, wherever the generator is."""
+    return torch.rand(like.shape, generator=generator, device=generator.device).to(like.device)

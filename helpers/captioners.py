@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from .caption import FILE
+from .caption import NOTEBOOK, file_of
 from .captioning import Described, Recipe, always_told, exponential, linear, train_captioner
 from .checkpoints import load_weights
 from .data import Batches, load, toy
@@ -22,12 +22,27 @@ from .encoders import load_encoder, toy_network
 from .features import cached_features
 from .models.captioner import AdditiveAttention, CaptionDecoder, DotAttention
 from .models.encoder import GridEncoder
+from .modes import seeded
 from .recipes import Trained, load_or_train
 from .runs import Run, checkpoint_root
 from .text import Vocabulary, tokenize
 from .training import fit
 
-NOTEBOOK = "07_persian_captioning"
+
+class Photographs(NamedTuple):
+    """A profile's set: its name, how many images for training, validation and test, the encoder, epochs of training."""
+
+    name: str
+    counts: tuple[int, int, int]
+    encoder: dict[str, Any]
+    epochs: int
+
+
+PHOTOGRAPHS = {
+    "lite": Photographs("flickr8k-fa", (2_846, 350, 350), {"name": "efficientnet_lite0"}, epochs=9),
+    "full": Photographs("coco-flickr-fa-40k", (10_000, 500, 500),
+                        {"name": "efficientnet_b7", "size": 380, "grid": 8}, epochs=12),
+}  # fmt: skip
 
 
 class Corpus(NamedTuple):
@@ -46,6 +61,11 @@ class Corpus(NamedTuple):
     def vocabulary(self) -> Vocabulary:
         """Of the training captions."""
         return self.parts[0].vocabulary
+
+    @property
+    def drawn(self) -> bool:
+        """Whether these are the toy world's scenes: only theirs have masks."""
+        return self.masks is not None
 
 
 @dataclass(frozen=True)
@@ -73,12 +93,9 @@ def corpus(run: Run) -> Corpus:
     """The profile's captions: drawn scenes, `flickr8k-fa`, or `coco-flickr-fa-40k`; features are cached on disk."""
     if run.profile == "toy":
         return toy_corpus(run)
-    name, counts = run.pick(toy=("", ()), lite=("flickr8k-fa", (2_846, 350, 350)),
-                            full=("coco-flickr-fa-40k", (10_000, 500, 500)))  # fmt: skip
-    encoder = run.pick(
-        toy={}, lite={"name": "efficientnet_lite0"}, full={"name": "efficientnet_b7", "size": 380, "grid": 8}
-    )
-    return _corpus(run, load_captions(name).split(*counts, seed=run.seed), load_encoder(**encoder), least=3)
+    chosen = PHOTOGRAPHS[run.profile]
+    sets = load_captions(chosen.name).split(*chosen.counts, seed=run.seed)
+    return _corpus(run, sets, load_encoder(**chosen.encoder), least=3)
 
 
 @cache
@@ -99,7 +116,6 @@ def _corpus(run: Run, sets: tuple[CaptionSet, ...], encoder: GridEncoder, least:
 
 def toy_encoder(run: Run) -> GridEncoder:
     """A small network after learning the toy world's 100 classes: 16 regions of 64 values."""
-    torch.manual_seed(run.seed)
     train, val = load("toy", "train").take(6_000, run.seed), load("toy", "val").take(200, run.seed)
 
     def learn(model: nn.Module, folder: Path) -> pd.DataFrame:
@@ -109,15 +125,16 @@ def toy_encoder(run: Run) -> GridEncoder:
         watched = Batches(val, 200, device=run.device)
         return fit(model, batches, watched, epochs=3, optimizer=adam, scheduler=cycle, folder=folder)
 
-    network = load_or_train(run, NOTEBOOK, "toy encoder", toy_network().to(run.device), 3, learn).model
-    return load_encoder("toy", grid=4, network=network)
+    with seeded(run.seed):
+        start = toy_network().to(run.device)
+    return load_encoder("toy", grid=4, network=load_or_train(run, NOTEBOOK, "toy encoder", start, 3, learn).model)
 
 
-def new_decoder(run: Run, data: Corpus, variant: Variant) -> CaptionDecoder:
+def new_decoder(data: Corpus, variant: Variant) -> CaptionDecoder:
     """The variant's decoder with its first weights, which its seed decides."""
-    torch.manual_seed(variant.seed)
-    sizes = {"embed_dim": 64, "hidden_dim": 192, "dropout": 0.1} if data.masks is not None else {}
-    return CaptionDecoder(len(data.vocabulary), data.parts[0].features.shape[2], variant.attention, **sizes)
+    sizes = {"embed_dim": 64, "hidden_dim": 192, "dropout": 0.1} if data.drawn else {}
+    with seeded(variant.seed):
+        return CaptionDecoder(len(data.vocabulary), data.parts[0].features.shape[2], variant.attention, **sizes)
 
 
 def seen_by(variant: Variant, part: Described) -> Described:
@@ -130,20 +147,28 @@ def seen_by(variant: Variant, part: Described) -> Described:
 def captioner(run: Run, name: str, data: Corpus | None = None) -> Trained:
     """One of `VARIANTS`, trained on `data` (the profile's corpus if left out), with the weights of its best epoch."""
     variant, data = VARIANTS[name], data or corpus(run)
-    is_toy = data.masks is not None
-    epochs = run.pick(toy=4, lite=8, full=8) if is_toy else run.pick(toy=0, lite=9, full=12)
-    captions = sum(map(len, data.parts[0].captions)) / len(data.parts[0])
-    recipe = Recipe(epochs, variant.truth, max(1, round(64 / captions)), seed=variant.seed)
-    if is_toy:  # the penalty keeps so small a decoder from looking closely at the one thing there is
-        recipe = replace(recipe, images=32, lr=6e-3, penalty=0.0)
-    decoder = new_decoder(run, data, variant)
-    folder = run.folder(f"{name}, toy world" if is_toy and run.profile != "toy" else name)
-    precision = run.pick(toy="no", lite="no" if is_toy else "bf16", full=run.precision)
+    decoder, recipe = new_decoder(data, variant), recipe_of(run, data, variant)
+    folder = run.folder(f"{name}, toy world" if data.drawn and run.profile != "toy" else name)
     train, val = (seen_by(variant, part) for part in data.parts[:2])
-    history = train_captioner(decoder, train, val, recipe, folder, run.device, precision)
+    history = train_captioner(decoder, train, val, recipe, folder, run.device, _precision(run, data))
     return Trained(load_weights(decoder, folder / "best.safetensors"), history)
+
+
+def recipe_of(run: Run, data: Corpus, variant: Variant) -> Recipe:
+    """Batches of about 64 captions; for drawn scenes, which have one caption each, 32."""
+    if data.drawn:  # the penalty keeps so small a decoder from looking closely at the one thing there is
+        epochs = run.pick(toy=4, lite=8, full=8)
+        return Recipe(epochs, variant.truth, images=32, lr=6e-3, penalty=0.0, seed=variant.seed)
+    captions = sum(map(len, data.parts[0].captions)) / len(data.parts[0])
+    return Recipe(PHOTOGRAPHS[run.profile].epochs, variant.truth, max(1, round(64 / captions)), seed=variant.seed)
+
+
+def _precision(run: Run, data: Corpus) -> str:
+    """bfloat16 where it is fast: on recent CPUs (`lite`) and GPUs. A decoder of drawn scenes is too small to gain."""
+    fast = run.profile == "lite" or run.precision == "bf16"
+    return "bf16" if fast and not data.drawn else "no"
 
 
 def captioner_file(run: Run) -> Path:
     """Where the notebook saves its captioner, and `python -m helpers.caption` looks for it."""
-    return checkpoint_root() / f"{NOTEBOOK}.{run.profile}" / FILE
+    return file_of(run.profile)

@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from .caption_scores import bleu
 from .checkpoints import TrainingFolder, weights_checksum
-from .decoding import NO_WORDS, Captions, beam_search, greedy
+from .decoding import NO_WORDS, PAD_ID, Captions, beam_search, greedy
 from .models.captioner import CaptionDecoder, caption_loss
-from .modes import eval_mode
+from .modes import epoch_seed, eval_mode, seeded
 from .text import Vocabulary, pad
 
 Words = list[str]
@@ -48,7 +48,7 @@ class Described:
 
     def regions(self, places: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
         """float32 `(n, R, D)` of the images at these places."""
-        return torch.from_numpy(np.array(self.features[np.asarray(places)])).to(device).float()
+        return _regions(self.features[np.asarray(places)], device)
 
     def batch(self, places: Sequence[int], device: torch.device | str) -> tuple[Tensor, Tensor, Tensor]:
         """Regions `(n, R, D)`, all captions of these images `(m, T)`, and which of the images each is of `(m,)`."""
@@ -63,6 +63,11 @@ class Described:
         order = np.arange(len(self)) if seed is None else np.random.default_rng(seed).permutation(len(self))
         for first in range(0, len(order), size):
             yield self.batch(np.sort(order[first : first + size]), device)  # sorted: kinder to a memory-mapped file
+
+
+def _regions(features: np.ndarray, device: torch.device | str) -> Tensor:
+    """Cached features as float32; copied first, since torch shares no read-only memory map."""
+    return torch.from_numpy(np.array(features)).to(device).float()
 
 
 def always_told(progress: float) -> float:
@@ -114,20 +119,21 @@ def train_captioner(
     the curves of different trainings compare. `best.safetensors` in `folder` holds the epoch with the best `val_bleu4`
     of captions that the decoder wrote by itself (greedy). A training that was stopped goes on from `folder`.
 
+    Args:
+        precision: `"bf16"` or `"no"`; float16 would need its loss scaled.
+
     Raises:
+        ValueError: another precision.
         FloatingPointError: the loss became NaN or infinite; the last finished epoch is kept.
         CheckpointError: `folder` cannot be written, or belongs to a training with other settings.
     """
+    if precision not in ("no", "bf16"):
+        raise ValueError(f"captions are learned in precision 'no' or 'bf16', got {precision!r}")
     decoder.to(device)
     steps = math.ceil(len(train) / recipe.images)
     adamw = torch.optim.AdamW(decoder.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     rise = torch.optim.lr_scheduler.OneCycleLR(adamw, recipe.lr, recipe.epochs * steps, pct_start=0.1)
-    settings = asdict(recipe) | {
-        "truth": recipe.truth.__name__,
-        "start": weights_checksum(decoder),
-        "examples": len(train),
-    }
-    store = TrainingFolder(folder, settings | {"vocabulary": len(train.vocabulary), "precision": precision})
+    store = TrainingFolder(folder, _settings(decoder, train, recipe, precision))
 
     def load_state(state: dict[str, Any]) -> None:
         adamw.load_state_dict(state["optimizer"])
@@ -137,17 +143,28 @@ def train_captioner(
     best = max((row["val_bleu4"] for row in history), default=-math.inf)
     with tqdm(total=recipe.epochs * steps, initial=len(history) * steps, desc=Path(folder).name, leave=False) as bar:
         for epoch in range(len(history), recipe.epochs):
-            torch.manual_seed(recipe.seed * 1_000_003 + epoch)
-            started = time.perf_counter()
+            seed, started = epoch_seed(recipe.seed, epoch), time.perf_counter()
             row = {"epoch": epoch + 1, "truth": recipe.truth(epoch / max(recipe.epochs - 1, 1))}
-            batches = train.batches(recipe.images, device, recipe.seed * 1_000_003 + epoch)
-            row["train_loss"] = _epoch(decoder, batches, adamw, rise, recipe, row["truth"], precision, bar)
+            with seeded(seed, device):
+                batches = train.batches(recipe.images, device, seed)
+                row["train_loss"] = _epoch(decoder, batches, adamw, rise, recipe, row["truth"], precision, bar)
             row |= {"seconds": time.perf_counter() - started} | watch(decoder, val, device, recipe.longest)
             history.append(row)
             state = {"optimizer": adamw.state_dict(), "scheduler": rise.state_dict()}
             store.save(epoch + 1, decoder, state, history, row["val_bleu4"] > best)
             best = max(best, row["val_bleu4"])
     return pd.DataFrame(history)
+
+
+def _settings(decoder: CaptionDecoder, train: Described, recipe: Recipe, precision: str) -> dict[str, Any]:
+    """What decides the result of a training; two that differ here must not share a folder."""
+    return asdict(recipe) | {
+        "truth": recipe.truth.__name__,
+        "start": weights_checksum(decoder),
+        "examples": len(train),
+        "vocabulary": len(train.vocabulary),
+        "precision": precision,
+    }
 
 
 def _epoch(decoder: CaptionDecoder, batches: Iterator[tuple[Tensor, Tensor, Tensor]], adamw: torch.optim.Optimizer,
@@ -167,11 +184,16 @@ def _epoch(decoder: CaptionDecoder, batches: Iterator[tuple[Tensor, Tensor, Tens
         torch.nn.utils.clip_grad_norm_(decoder.parameters(), recipe.max_norm)
         adamw.step()
         rise.step()
-        words = int((captions[:, 1:] != 0).sum())
-        total += caption_loss(logits.detach(), looks.detach(), captions, 0.0)[0].item() * words
-        count += words
+        nats, words = _nats(logits.detach(), looks.detach(), captions)
+        total, count = total + nats, count + words
         bar.update()
     return total / count
+
+
+def _nats(logits: Tensor, looks: Tensor, captions: Tensor) -> tuple[float, int]:
+    """Cross-entropy without smoothing, summed over the real words, and how many there are."""
+    words = int((captions[:, 1:] != PAD_ID).sum())
+    return caption_loss(logits, looks, captions, 0.0)[0].item() * words, words
 
 
 @torch.no_grad()
@@ -180,9 +202,8 @@ def watch(decoder: CaptionDecoder, val: Described, device: torch.device | str, l
     total, count = 0.0, 0
     with eval_mode(decoder):
         for regions, captions, of in val.batches(32, device):
-            words = int((captions[:, 1:] != 0).sum())
-            total += caption_loss(*decoder(regions, captions, 1.0, of), captions, 0.0)[0].item() * words
-            count += words
+            nats, words = _nats(*decoder(regions, captions, 1.0, of), captions)
+            total, count = total + nats, count + words
     written = said(write(decoder, val.features, longest=longest, device=device), val.vocabulary)
     return {
         "val_loss": total / count,
@@ -194,14 +215,17 @@ def watch(decoder: CaptionDecoder, val: Described, device: torch.device | str, l
 
 
 def write(decoder: CaptionDecoder, features: np.ndarray, *, width: int = 1, power: float = 0.7, longest: int = 20,
-          barred: Sequence[int] = NO_WORDS, device: torch.device | str = "cpu",
+          barred: Sequence[int] = NO_WORDS, device: torch.device | str | None = None,
           batch: int = 64) -> list[Captions]:  # fmt: skip
-    """The decoder's captions of `features` `(N, R, D)`, in batches: greedy with `width` 1, else by beam search."""
-    found = []
+    """The decoder's captions of `features` `(N, R, D)`, in batches: greedy with `width` 1, else by beam search.
+
+    Args:
+        device: where the decoder is; None: asked of it.
+    """
+    found, device = [], device or decoder.device
     with eval_mode(decoder), torch.no_grad():
         for first in range(0, len(features), batch):
-            regions = torch.from_numpy(np.array(features[first : first + batch])).to(device).float()
-            state = decoder.start(regions)
+            state = decoder.start(_regions(features[first : first + batch], device))
             found.append(
                 greedy(decoder.step, state, longest, barred)
                 if width == 1

@@ -1,8 +1,9 @@
 """From a decoder's steps to captions, for a whole batch at once: greedy, and beam search.
 
-A decoder is a function of a state and the last words `(B,)` that gives logits `(B, V)`, the next state, and where it
-looked, `(B, R)`. A state is a tuple of tensors whose first dimension is the batch. Neither search knows more of a
-model, so both work for any attention, and for a language model without image.
+A decoder is a function of a state and the last words `(M,)` that gives logits `(M, V)`, the next state, and where it
+looked, `(M, R)`. A state is a tuple of tensors with a row for each of the M words, where the beams of an image lie side
+by side. Only what a step hands back as it was given (an image's regions) keeps one row an image, however many beams it
+has. Neither search knows more of a model, so both work for any attention, and for a language model without image.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ from torch import Tensor
 from .text import EOS, PAD, SOS, SPECIAL, UNK
 
 State = tuple[Tensor, ...]
-Step = Callable[
-    [State, Tensor], tuple[Tensor, State, Tensor]
-]  # state, words (B,) -> logits (B, V), state, looks (B, R)
+# state, words (M,) -> logits (M, V), state, looks (M, R)
+Step = Callable[[State, Tensor], tuple[Tensor, State, Tensor]]
 
 PAD_ID, SOS_ID, EOS_ID, UNK_ID = (SPECIAL.index(word) for word in (PAD, SOS, EOS, UNK))
 NO_WORDS = (PAD_ID, SOS_ID)  # never written
@@ -73,8 +73,8 @@ def beam_search(step: Step, state: State, width: int = 3, longest: int = 20, pow
     """The caption with the best length-normalised log-probability among those that `width` beams meet.
 
     In each step the `width` best continuations that go on stay; one that ends and is among the `width` best of all is
-    put aside. An image is done when none of its beams is better, so far, than the best caption put aside. If nothing
-    ends in time, the best unfinished one is taken: there is always a caption.
+    put aside. An image is done, and leaves the batch, when none of its beams is better, so far, than the best caption
+    put aside. If nothing ends in time, the best unfinished one is taken: there is always a caption.
 
     Args:
         width: beams an image; with 1 this is `greedy`.
@@ -87,27 +87,27 @@ def beam_search(step: Step, state: State, width: int = 3, longest: int = 20, pow
     """
     if min(width, longest) < 1:
         raise ValueError(f"width and longest must be 1 or more, got {width} and {longest}")
-    count, beams, best = len(state[0]), None, None
-    state = tuple(part.repeat_interleave(width, 0) for part in state)
-    last = state[0].new_full((count * width,), SOS_ID, dtype=torch.long)
-    going = torch.ones(count, 1, dtype=torch.bool, device=last.device)
-    for _ in range(longest):
+    last = state[0].new_full((len(state[0]),), SOS_ID, dtype=torch.long)
+    going = torch.arange(len(last), device=last.device)  # images that are not done
+    for place in range(longest):
         given = state
         logits, state, looks = step(given, last)
-        grown, parents = _grow(
-            beams, _speakable(logits, barred).unflatten(0, (count, width)), looks.unflatten(0, (count, width))
-        )
-        best = best or _nothing(grown, longest)
-        ended = grown.words[:, :, -1] == EOS_ID
-        first = torch.arange(2 * width, device=ended.device) < width
-        best = _better(best, grown, ended & first & going, power)
-        beams, kept = _going_on(grown, ended, width)
-        state, last = _reordered(state, given, parents.gather(1, kept)), beams.words[:, :, -1].flatten()
-        going = going & (beams.scores(power).amax(1, keepdim=True) > best.scores(power))
-        if not going.any():
+        if place == 0:
+            beams, best = _nothing(logits, looks, 0, 0.0), _nothing(logits, looks, longest, -torch.inf)
+        held = beams.words.shape[1]
+        grown, parents = _grow(beams, _speakable(logits, barred), looks, width)
+        beams, kept, ended = _going_on(grown, held, width)
+        better = _better(best.of(going), grown, ended, power)
+        best.put(going, better)
+        hopeful = (beams.scores(power).amax(1) > better.scores(power)[:, 0]).nonzero()[:, 0]
+        if not len(hopeful):
             break
-    unfinished = (best.log_probs == -torch.inf).expand_as(beams.log_probs)
-    words, looks, log_probs = (part[:, 0] for part in _better(best, beams, unfinished, power))
+        state = _reordered(state, given, parents.gather(1, kept), hopeful, held)
+        going, beams = going[hopeful], beams.of(hopeful)
+        last = beams.words[:, :, -1].flatten()
+    unfinished = (best.of(going).log_probs == -torch.inf).expand_as(beams.log_probs)
+    best.put(going, _better(best.of(going), beams, unfinished, power))
+    words, looks, log_probs = (part[:, 0] for part in best)
     longest = int((words != PAD_ID).sum(1).max())
     return Captions(words[:, :longest], log_probs, looks[:, :longest])
 
@@ -123,44 +123,54 @@ class _Beams(NamedTuple):
         """Length-normalised, `(N, B)`."""
         return self.log_probs / (self.words != PAD_ID).sum(2).clamp_min(1) ** power
 
+    def of(self, images: Tensor) -> _Beams:
+        """Those of some images."""
+        return _Beams(*(part[images] for part in self))
+
+    def put(self, images: Tensor, beams: _Beams) -> None:
+        """Write those of some images, in place."""
+        for part, now in zip(self, beams, strict=True):
+            part[images] = now
+
+    def chosen(self, index: Tensor) -> _Beams:
+        """Of each image the beams at `index` `(N, kept)`."""
+        images = torch.arange(len(index), device=index.device)[:, None]
+        return _Beams(*(part[images, index] for part in self))
+
+
+def _nothing(logits: Tensor, looks: Tensor, longest: int, log_prob: float) -> _Beams:
+    """One caption an image, without words but with room for `longest`."""
+    count, regions = looks.shape
+    words = torch.full((count, 1, longest), PAD_ID, device=logits.device)
+    return _Beams(words, looks.new_zeros(count, 1, longest, regions), logits.new_full((count, 1), log_prob))
+
 
 def _speakable(logits: Tensor, barred: Sequence[int]) -> Tensor:
     """Log-probabilities with the `barred` numbers left out."""
-    logits = logits.clone()
-    logits[:, list(barred)] = -torch.inf
-    return logits.log_softmax(1)
+    numbers = torch.tensor(barred, dtype=torch.long, device=logits.device)
+    return logits.index_fill(1, numbers, -torch.inf).log_softmax(1)
 
 
-def _grow(beams: _Beams | None, log_probs: Tensor, looks: Tensor) -> tuple[_Beams, Tensor]:
-    """Twice as many continuations as beams, the best first, and the beams `(N, 2 B)` they go on from.
+def _grow(beams: _Beams, log_probs: Tensor, looks: Tensor, width: int) -> tuple[_Beams, Tensor]:
+    """Twice as many continuations as `width`, the best first, and the beams `(N, 2 W)` they go on from.
 
     Twice, because at most half of them end: each beam has one `<eos>`.
     """
-    before = log_probs.new_full(log_probs.shape[:2], -torch.inf)
-    before[:, 0] = 0  # all beams are the same at the start: only the first goes on
-    before = beams.log_probs if beams else before
-    best, places = (before[:, :, None] + log_probs).flatten(1).topk(2 * log_probs.shape[1], 1)
-    parents, words = places // log_probs.shape[2], (places % log_probs.shape[2])[:, :, None]  # (N, 2 B), (N, 2 B, 1)
-    now = looks.take_along_dim(parents[:, :, None], 1)[:, :, None]  # (N, 2 B, 1, R)
-    if beams is None:
-        return _Beams(words, now, best), parents
-    past = _chosen(beams, parents)  # the attention is re-ordered with the beams
+    shape, vocabulary = beams.log_probs.shape, log_probs.shape[1]
+    total = (beams.log_probs[:, :, None] + log_probs.unflatten(0, shape)).flatten(1)  # (N, B V)
+    best, places = total.topk(min(2 * width, total.shape[1]), 1)
+    parents, words = places // vocabulary, (places % vocabulary)[:, :, None]  # (N, 2 W), (N, 2 W, 1)
+    past = beams.chosen(parents)  # the attention is re-ordered with the beams
+    now = looks.unflatten(0, shape).take_along_dim(parents[:, :, None], 1)[:, :, None]  # (N, 2 W, 1, R)
     return _Beams(torch.cat([past.words, words], 2), torch.cat([past.looks, now], 2), best), parents
 
 
-def _going_on(grown: _Beams, ended: Tensor, width: int) -> tuple[_Beams, Tensor]:
-    """The `width` best that have not ended, and which they are."""
-    kept = grown.log_probs.masked_fill(ended, -torch.inf).topk(width, 1).indices
-    return _chosen(grown, kept), kept
-
-
-def _nothing(like: _Beams, longest: int) -> _Beams:
-    """No caption yet for any image, with room for one."""
-    count, regions = len(like.words), like.looks.shape[-1]
-    words = like.words.new_full((count, 1, longest), PAD_ID)
-    return _Beams(
-        words, like.looks.new_zeros(count, 1, longest, regions), like.log_probs.new_full((count, 1), -torch.inf)
-    )
+def _going_on(grown: _Beams, before: int, width: int) -> tuple[_Beams, Tensor, Tensor]:
+    """The `width` best that have not ended, which they are, and which of the `width` best of all have `(N, 2 W)`."""
+    ended = grown.words[:, :, -1] == EOS_ID
+    room = min(width, ended.shape[1] - before)  # each of the beams before has one `<eos>`
+    kept = grown.log_probs.masked_fill(ended, -torch.inf).topk(room, 1).indices
+    return grown.chosen(kept), kept, ended & (torch.arange(ended.shape[1], device=ended.device) < width)
 
 
 def _better(best: _Beams, found: _Beams, which: Tensor, power: float) -> _Beams:
@@ -169,19 +179,16 @@ def _better(best: _Beams, found: _Beams, which: Tensor, power: float) -> _Beams:
     words = torch.cat([best.words, F.pad(found.words, (0, room), value=PAD_ID)], 1)
     looks = torch.cat([best.looks, F.pad(found.looks, (0, 0, 0, room))], 1)
     both = _Beams(words, looks, torch.cat([best.log_probs, found.log_probs.masked_fill(~which, -torch.inf)], 1))
-    return _chosen(both, both.scores(power).argmax(1, keepdim=True))
+    return both.chosen(both.scores(power).argmax(1, keepdim=True))
 
 
-def _chosen(beams: _Beams, index: Tensor) -> _Beams:
-    """The beams at `index` `(N, kept)`."""
-    return _Beams(*(part.take_along_dim(index.view(*index.shape, *[1] * (part.ndim - 2)), 1) for part in beams))
+def _reordered(state: State, given: State, parents: Tensor, images: Tensor, held: int) -> State:
+    """Of some `images`, each beam's state is that of the beam it goes on from: `parents` `(N, B)` of the `held` ones.
 
-
-def _reordered(state: State, given: State, parents: Tensor) -> State:
-    """Each beam's state is that of the beam it goes on from.
-
-    What a step hands back as it was given (an image's regions) is the same for all beams of an image, and stays.
+    What a step hands back as it was given is the same for all beams of an image, and stays.
     """
-    count, width = parents.shape
-    rows = (torch.arange(count, device=parents.device)[:, None] * width + parents).flatten()
-    return tuple(part if part is before else part[rows] for part, before in zip(state, given, strict=True))
+    rows = (torch.arange(len(parents), device=parents.device)[:, None] * held + parents)[images].flatten()
+    return tuple(
+        part[rows] if part is not before else part if len(images) == len(parents) else part[images]
+        for part, before in zip(state, given, strict=True)
+    )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import redirect_stdout
+from io import StringIO
+
 import timm
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
+from torchvision.models import get_model
 
 from .checkpoints import CheckpointError
 from .data.toy import FINE
@@ -26,7 +30,7 @@ def load_encoder(
             `"efficientnet_b0"` to `"efficientnet_b7"` (1,280 to 2,560; weights from torchvision's host).
         size: pixels of the image as the network sees it; None: those it was made for.
         grid: average the map to `grid x grid` regions; None: as many as there are, size / 32 a side.
-        network: for the name `"toy"`, a trained `toy_network()`; for no other.
+        network: for the name `"toy"`, a trained `toy_network()` (None: an untrained one); for no other.
 
     Raises:
         ValueError: another name. CheckpointError: the weights cannot be had; the message says where to put them.
@@ -63,10 +67,10 @@ class _Features(nn.Module):
 
 
 def _torchvision(name: str) -> nn.Module:
-    from torchvision.models import get_model  # seconds to import
-
+    """torchvision's network with its ImageNet weights, whose checksum its own name holds."""
     try:
-        return get_model(name, weights="DEFAULT", progress=False)
+        with redirect_stdout(StringIO()):  # it would say where on this machine it keeps them
+            return get_model(name, weights="DEFAULT", progress=False)
     except OSError as error:  # URLError is one
         raise CheckpointError(
             f"cannot download torchvision's weights of {name} ({error}): connect to a network, or take "

@@ -19,7 +19,7 @@ from .models.encoder import GridEncoder
 
 
 def cached_features(
-    encoder: GridEncoder, images: CaptionSet, folder: Path | str, *, batch: int = 32, device: str = "cpu"
+    encoder: GridEncoder, images: CaptionSet, folder: Path | str, *, batch: int = 32, device: torch.device | str = "cpu"
 ) -> np.ndarray:
     """float16 `(N, R, D)`, memory-mapped: the encoder's regions of each image, from `folder` or computed now.
 
@@ -33,14 +33,17 @@ def cached_features(
     """
     path = Path(folder) / f"{_key(encoder, images)}.npy"
     if not path.is_file():
-        _write(encoder.to(device), images, path, batch)
+        before = encoder.device
+        try:
+            _write(encoder.to(device), images, path, batch)
+        finally:
+            encoder.to(before)  # the device's memory is the decoder's
     return np.load(path, mmap_mode="r")
 
 
 def encode(encoder: GridEncoder, images: CaptionSet, places: range) -> Tensor:
     """Regions `(n, R, D)` of the images at `places`, float32 on the CPU."""
-    device = next(encoder.buffers()).device
-    pixels = [encoder.resized(images.image(place)[None].to(device) / 255) for place in places]
+    pixels = [encoder.resized(images.image(place)[None].to(encoder.device) / 255) for place in places]
     return encoder(torch.cat(pixels)).float().cpu()
 
 
@@ -51,9 +54,9 @@ def _write(encoder: GridEncoder, images: CaptionSet, path: Path, batch: int) -> 
         for places in tqdm(parts, desc="encoding images", unit="batch", leave=False):
             regions = encode(encoder, images, places).half()
             if not torch.isfinite(regions).all():
+                names = " to ".join(dict.fromkeys(images.names[place] for place in (places[0], places[-1])))
                 raise FloatingPointError(
-                    f"the features of {images.names[places[0]]} or one of the next {len(places) - 1} images are NaN or "
-                    "beyond float16: look at the encoder's weights"
+                    f"features of {names} are NaN or beyond float16: look at the encoder's weights"
                 )
             if kept is None:
                 shape = (len(images), *regions.shape[1:])

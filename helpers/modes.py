@@ -1,10 +1,11 @@
-"""A model's mode, changed for a while and put back module by module. Torch only, so that every room may use it."""
+"""A model's mode and torch's random state, changed for a while and put back. Torch only: every room may use it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 
@@ -17,3 +18,17 @@ def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """torch's global generators (dropout, first weights, random starts) seeded, and put back afterwards."""
+    device = torch.device(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """The seed of one epoch of a training: no two small seeds share one."""
+    return seed * 1_000_003 + epoch

@@ -75,9 +75,8 @@ def word_maps(image: Tensor, words: Sequence[str], looks: Tensor, columns: int =
     for axis in axes.flat:
         axis.axis("off")
     maps = F.interpolate(looks[:, None], image.shape[1:], mode="bilinear")[:, 0]  # (words, H, W)
-    rough = F.interpolate(image[None], (COARSE, COARSE), mode="area")[0].mean(
-        0
-    )  # fine grain would only weigh megabytes
+    grey = image.mean(0, keepdim=True)[None]  # (1, 1, H, W)
+    rough = F.interpolate(grey, (COARSE, COARSE), mode="area")[0, 0]  # fine grain would only weigh megabytes
     for cell, place in zip(cells, range(rows * columns), strict=False):
         axis = axes[place // columns, columns - 1 - place % columns]  # the first is at the right
         if cell is None:

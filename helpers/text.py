@@ -89,9 +89,11 @@ class Vocabulary:
         for number in torch.as_tensor(numbers).tolist():
             if not 0 <= number < len(self):
                 raise ValueError(f"numbers lie in 0 .. {len(self) - 1}, got {number}")
-            if self.words[number] == EOS:
+            word = self.words[number]
+            if word == EOS:
                 break
-            found += [self.words[number]] * (self.words[number] not in (PAD, SOS))
+            if word not in (PAD, SOS):
+                found.append(word)
         return found
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from tqdm import tqdm
 from .checkpoints import TrainingFolder, weights_checksum
 from .data import Batches, check_labels
 from .evaluation import Attack, Evaluation, Loss, Objective, check_outputs, evaluate, hits
-from .modes import eval_mode
+from .modes import epoch_seed, eval_mode, seeded
 
 __all__ = ["Evaluation", "evaluate", "fit"]
 
@@ -104,7 +103,7 @@ def fit(
     )
     with steps:
         for epoch in range(len(history), epochs):
-            with _seeded(train.seed, epoch, trainer.accelerator.device):
+            with seeded(epoch_seed(train.seed, epoch), trainer.accelerator.device):
                 row = trainer.epoch(train, epoch, steps)
                 for name, batches in watched.items():
                     row |= trainer.validate(name, batches, val_attack)
@@ -241,14 +240,6 @@ def _check_finite(totals: Tensor, epoch: int, step: int) -> None:
             f"the loss is NaN or infinite at epoch {epoch + 1}, by step {step + 1}: lower the learning rate, clip "
             "gradients (max_norm), or look for NaN in the data. The last finished epoch is kept."
         )
-
-
-@contextmanager
-def _seeded(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
-    """torch's global generators (dropout, random starts) seeded for this epoch, and put back afterwards."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed * 1_000_003 + epoch)
-        yield
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:

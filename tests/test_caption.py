@@ -5,11 +5,13 @@ import torch
 from conftest import made_images, png
 
 from helpers import caption, plotting_captions
-from helpers.caption import Captioner, main, newest, read_image
+from helpers.caption import Captioner, largest, main, read_image
 from helpers.checkpoints import CheckpointError
 from helpers.data import toy
+from helpers.decoding import EOS_ID
 from helpers.encoders import load_encoder
 from helpers.models.captioner import CaptionDecoder, DotAttention
+from helpers.models.encoder import GridEncoder
 from helpers.plotting_captions import captioned_images, length_histogram, persian, word_maps
 from helpers.text import SPECIAL, Vocabulary
 
@@ -18,8 +20,9 @@ VOCABULARY = Vocabulary((*SPECIAL, *toy.SHAPES.values()))
 
 def captioner(seed=0):
     torch.manual_seed(seed)
-    encoder = load_encoder("toy", grid=4)
-    return Captioner(encoder, "toy", CaptionDecoder(len(VOCABULARY), 64, DotAttention, 8, 12), VOCABULARY)
+    encoder, decoder = load_encoder("toy", grid=4), CaptionDecoder(len(VOCABULARY), 64, DotAttention, 8, 12)
+    decoder.out.bias.data[EOS_ID] -= 5  # it writes words before it ends
+    return Captioner(encoder, "toy", decoder, VOCABULARY)
 
 
 @pytest.fixture
@@ -35,6 +38,7 @@ def test_what_is_saved_writes_the_same_captions(tmp_path):
     for (words, looks), (again, looked) in zip(
         model(images), Captioner.load(tmp_path / "captioner.safetensors")(images), strict=True
     ):
+        assert len(words) > 1
         assert words == again
         assert torch.equal(looks, looked)
         assert looks.shape == (len(words), 4, 4)
@@ -51,11 +55,42 @@ def test_a_captioner_that_cannot_be_read(tmp_path):
         Captioner.load(path)
 
 
-def test_the_command_says_the_words_of_the_newest_captioner(image, tmp_path, monkeypatch, capsys):
+def test_a_captioner_with_broken_words(tmp_path):
+    model, path = captioner(), tmp_path / "captioner.safetensors"
+    object.__setattr__(model.vocabulary, "words", ("سگ",))
+    try:
+        model.save(path)
+    finally:
+        object.__setattr__(model.vocabulary, "words", (*SPECIAL, *toy.SHAPES.values()))
+    with pytest.raises(CheckpointError, match="captioner.safetensors is damaged or no captioner .*begins with"):
+        Captioner.load(path)
+
+
+def test_images_and_regions_go_to_where_the_networks_are(monkeypatch):
+    model, moves = captioner(), []
+
+    class Pixels:
+        def to(self, device):
+            moves.append(("images", device))
+            return torch.zeros(1, 3, 32, 32)
+
+    class Regions(torch.Tensor):
+        def to(self, *args, **options):
+            moves.append(("regions", *args))
+            return self.as_subclass(torch.Tensor)
+
+    monkeypatch.setattr(GridEncoder, "device", "the encoder's")
+    monkeypatch.setattr(CaptionDecoder, "device", "the decoder's")
+    monkeypatch.setattr(model.encoder, "forward", lambda images: torch.rand(1, 16, 64).as_subclass(Regions))
+    model(Pixels())
+    assert moves == [("images", "the encoder's"), ("regions", "the decoder's")]
+
+
+def test_the_command_says_the_words_of_the_captioner_of_the_largest_profile(image, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CHECKPOINT_DIR", str(tmp_path / "checkpoints"))
     for seed, profile in enumerate(("toy", "lite")):
         captioner(seed).save(tmp_path / "checkpoints" / f"07_persian_captioning.{profile}" / caption.FILE)
-    assert newest().parent.name == "07_persian_captioning.lite"
+    assert largest().parent.name == "07_persian_captioning.lite"
     ((words, _),) = captioner(1)(read_image(image))
     main([str(image), "--figure", str(tmp_path / "maps.png")])
     assert " ".join(words) in capsys.readouterr().out

@@ -5,7 +5,14 @@ import torch
 import torch.nn.functional as F
 
 from helpers.decoding import beam_search, greedy
-from helpers.models.captioner import AdditiveAttention, CaptionDecoder, DotAttention, caption_loss
+from helpers.models.captioner import (
+    AdditiveAttention,
+    CaptionDecoder,
+    DotAttention,
+    caption_loss,
+    looks_of_beams,
+    places,
+)
 
 WORDS, REGIONS, DIM = 11, 9, 5
 KINDS = [AdditiveAttention, DotAttention]
@@ -51,6 +58,43 @@ def test_additive_attention_is_its_formula():
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("scale", [1, 10])
+def test_beams_look_where_each_would_look_alone(kind, dtype, atol, scale):
+    torch.manual_seed(0)
+    attention = kind(DIM, 7, 16).to(dtype)
+    regions, hidden = scale * torch.randn(20, REGIONS, DIM, dtype=dtype), scale * torch.randn(20, 3, 7, dtype=dtype)
+    keys = attention.keys(regions)
+    together = looks_of_beams(attention, keys, hidden)
+    assert together.shape == (20, 3, REGIONS)
+    for beam in range(3):
+        assert torch.allclose(together[:, beam], attention(keys, hidden[:, beam]), atol=atol)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_of_several_beams_is_each_beams_own(kind):
+    model, (regions, _) = decoder(kind), batch()
+    *_, keys, read = model.start(regions)
+    hidden, cell = torch.randn(2, 6, 7, dtype=torch.float64)
+    words = torch.tensor([4, 5, 6, 7, 8, 9])
+    logits, (moved, *_), looks = model.step((hidden, cell, keys, read), words)
+    for row in range(6):
+        own = (part[row // 2][None] for part in (keys, read))
+        expected, (alone, *_), look = model.step((hidden[row][None], cell[row][None], *own), words[row][None])
+        for found, wanted in ((logits, expected), (moved, alone), (looks, look)):
+            assert torch.allclose(found[row], wanted[0])
+
+
+def test_extreme_keys_and_questions_give_numbers():
+    attention, keys = AdditiveAttention(DIM, 7, 16), torch.full((1, REGIONS, 16), 200.0)
+    keys[:, 0] *= -1
+    with torch.no_grad():
+        attention.query.weight.fill_(100.0)
+        looks = looks_of_beams(attention, keys, torch.tensor([[[-1.0] * 7, [1.0] * 7]]))
+    assert torch.isfinite(looks).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_teacher_forcing_is_stepping_along_the_caption(kind):
     model, (regions, captions) = decoder(kind), batch()
     logits, looks = model(regions, captions)
@@ -65,7 +109,7 @@ def test_teacher_forcing_is_stepping_along_the_caption(kind):
 
 def test_an_image_with_several_captions_is_read_once(monkeypatch):
     model, (regions, captions) = decoder(), batch()
-    of, read = torch.tensor([0, 0, 1]), []
+    of, read = torch.tensor([0, 1, 1]), []  # not the same once the captions are sorted by length
     expected = model(regions[of], captions)
     start = model.start
     monkeypatch.setattr(model, "start", lambda regions: read.append(len(regions)) or start(regions))
@@ -105,6 +149,13 @@ def test_the_searches_run_on_it(kind):
     length = alone.lengths[0]
     assert torch.equal(alone.words[0, :length], together.words[1, :length])
     assert first.looks.shape[2] == REGIONS
+
+
+def test_places_are_x_and_y_row_by_row():
+    assert places(4).tolist() == [[-1, -1], [1, -1], [-1, 1], [1, 1]]
+    assert places(1).tolist() == [[0, 0]]
+    with pytest.raises(ValueError, match="square grid, got 6"):
+        places(6)
 
 
 def test_padding_has_no_part_in_the_loss():

@@ -99,7 +99,8 @@ def test_the_best_epoch_is_chosen_by_free_captions(tmp_path, monkeypatch):
 
 
 def test_validation_is_free_running_and_teacher_forced_where_it_says_so():
-    model, val = decoder().eval(), described(8, 1)
+    model, val = decoder().eval(), described(40, 1)
+    val.captions[39][1] = [WORDS[0]] * 7  # in the second batch: a batch counts by its words, without padding
     row = captioning.watch(model, val, "cpu", 8)
     words = said(write(model, val.features, longest=8), VOCABULARY)
     assert row["val_bleu1"] == bleu(words, val.captions, 1)
@@ -136,6 +137,42 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path):
     assert resumed.returncode == whole.returncode == 0
     assert resumed.stdout == whole.stdout
     assert whole.stdout
+
+
+def test_the_callers_random_state_stays(tmp_path):
+    model = decoder()
+    before = torch.get_rng_state()
+    train_captioner(model, described(), described(), RECIPE, tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_callers_random_state_has_no_part(tmp_path):
+    histories = []
+    for seed in range(2):
+        model = decoder()
+        torch.manual_seed(seed)
+        histories.append(train_captioner(model, described(), described(), RECIPE, tmp_path / f"{seed}").train_loss)
+    assert histories[0].equals(histories[1])
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_half_precision_is_of_the_training_steps_only(tmp_path, monkeypatch, precision):
+    seen, forward = [], CaptionDecoder.forward
+
+    def watched(self, *args):
+        seen.append((self.training, torch.is_autocast_enabled("cpu")))
+        return forward(self, *args)
+
+    monkeypatch.setattr(CaptionDecoder, "forward", watched)
+    model = decoder()
+    train_captioner(model, described(), described(8, 1), replace(RECIPE, epochs=1), tmp_path, precision=precision)
+    assert set(seen) == {(True, precision == "bf16"), (False, False)}
+    assert all(value.dtype == torch.float32 for value in model.state_dict().values())
+
+
+def test_no_other_precision(tmp_path):
+    with pytest.raises(ValueError, match="'no' or 'bf16', got 'fp16'"):
+        train_captioner(decoder(), described(), described(), RECIPE, tmp_path, precision="fp16")
 
 
 def test_another_recipe_does_not_go_on_from_this_folder(tmp_path):
@@ -203,3 +240,22 @@ def test_the_regions_taken_away_are_those_most_looked_at(tmp_path):
     drawn = [loss_without(model, regions, captions, 1, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_as_many_regions_are_taken_away_as_asked():
+    model, data = decoder().eval(), described(6)
+    regions, captions, of = data.batch(range(6), "cpu")
+    regions = regions[of]
+    whole, looks = word_log_probs(model, regions, captions)
+    padded = captions[:, 1:] == 0
+    assert padded.any()
+    assert (whole[padded] == 0).all()
+    assert (whole[~padded] < 0).all()
+    for count in (2, 4):
+        gone = regions.clone()
+        gone[torch.arange(12)[:, None], looks[:, 2].topk(count).indices] = regions.mean(1, keepdim=True)
+        expected = whole - word_log_probs(model, gone, captions)[0]
+        lost = loss_without(model, regions, captions, count)
+        assert torch.allclose(lost[:, 2], expected[:, 2], atol=1e-6)
+        assert (lost[padded] == 0).all()
+        assert (lost[:, 2] != 0).any()

@@ -6,7 +6,8 @@ import pytest
 import torch
 from conftest import made_images, png
 
-from helpers.data.captions import load_captions
+from helpers.data import toy
+from helpers.data.captions import load_captions, toy_captions
 from helpers.data.folders import DataError
 
 TABLE = "image,caption\na.png,سگ سیاه\na.png,یک سگ\nb.png,گربه، سفید\n"
@@ -106,6 +107,15 @@ def test_splits_are_by_image(data_root):
     assert torch.equal(test.image(0), found.image(found.names.index(test.names[0])))
     with pytest.raises(ValueError, match=r"6 \+ 5 of 10"):
         found.split(6, 5)
+
+
+def test_a_drawn_scene_has_its_own_caption():
+    scenes = toy.draw(12, 16, 0)
+    found = toy_captions(scenes)[[7, 2]]
+    assert found.captions == tuple((scenes.captions()[place],) for place in (7, 2))
+    assert len(set(found.captions)) == 2
+    for place, scene in enumerate((7, 2)):
+        assert torch.equal(found.image(place), scenes.images[scene])
 
 
 def test_errors_say_what_to_do(data_root):

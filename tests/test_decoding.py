@@ -169,19 +169,42 @@ def test_what_is_barred_is_never_written(search):
 
 def test_what_a_step_leaves_alone_is_not_copied():
     decoder, (hidden,) = Decoder(1), images(4, 1)
-    seen = []
+    own, seen = hidden.flip(0), []
 
     def step(state, words):
-        seen.append(state[1])
-        logits, (moved,), looks = decoder((state[0] + state[1],), words)
+        seen.append((state[1], len(words)))
+        asked = state[0] + state[1].repeat_interleave(len(words) // len(state[1]), 0)
+        logits, (moved,), looks = decoder((asked,), words)
+        logits[:, EOS_ID] = -100  # nothing ends, so that no image leaves
         return logits, (moved, state[1]), looks
 
     def copied(state, words):
-        logits, (moved, kept), looks = step(state, words)
-        return logits, (moved, kept.clone()), looks
+        logits, (moved, _), looks = step((state[0], state[1][:: len(state[1]) // 4]), words)
+        return logits, (moved, state[1].clone()), looks
 
-    found = beam_search(step, (hidden, hidden.flip(0)), longest=7)
-    assert all(part is seen[0] for part in seen)
-    expected = beam_search(copied, (hidden, hidden.flip(0)), longest=7)
+    found = beam_search(step, (hidden, own), longest=7)
+    assert all(part is own for part, _ in seen)
+    assert [count for _, count in seen] == [4] + [12] * 6  # the beams are one until the first word is said
+    expected = beam_search(copied, (hidden, own), longest=7)
     assert torch.equal(found.words, expected.words)
     assert torch.equal(found.log_probs, expected.log_probs)
+
+
+def test_images_that_are_done_leave_the_batch():
+    decoder, (hidden,) = Decoder(3), images(20, 3)
+    own, seen = torch.arange(20.0, dtype=torch.float64)[:, None], []
+
+    def step(state, words):
+        seen.append(state[1])
+        assert torch.equal(state[2][:: len(words) // len(state[1])], state[1])  # each image's beams keep their image
+        logits, (moved,), looks = decoder(state[:1], words)
+        return logits, (moved, state[1], state[2].clone()), looks
+
+    found = beam_search(step, (hidden, own, own), longest=12)
+    counts = [len(part) for part in seen]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] == 20 > counts[-1] > 0
+    for row in range(20):
+        alone = beam_search(decoder, (hidden[row : row + 1],), longest=12)
+        assert said(alone, 0) == said(found, row)
+        assert alone.log_probs.item() == pytest.approx(found.log_probs[row].item())

@@ -1,5 +1,7 @@
 """Frozen encoders: always in evaluation mode, regions row by row; features are computed once and never mixed up."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -105,9 +107,24 @@ def test_nothing_is_left_half_done(folder, monkeypatch):
 def test_features_that_float16_cannot_hold(folder):
     broken = encoder()
     broken.body[0].bias.data[:] = 1e6
-    with pytest.raises(FloatingPointError, match=r"scene_0000.png or one of the next 3 images"):
+    with pytest.raises(FloatingPointError, match=r"^features of scene_0000.png to scene_0003.png are NaN"):
         cached_features(broken, scenes(), folder, batch=4)
+    with pytest.raises(FloatingPointError, match=r"^features of scene_0000.png are NaN"):
+        cached_features(broken, scenes(), folder, batch=1)
     assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_encoder_goes_back_to_its_device(folder, monkeypatch, fails):
+    moves, model = [], encoder()
+    monkeypatch.setattr(model, "to", lambda device: moves.append(str(device)) or model)
+    if fails:
+        model.body[0].bias.data[:] = torch.nan
+        with pytest.raises(FloatingPointError):
+            cached_features(model, scenes(), folder, device="cuda:1")
+    else:
+        cached_features(model, scenes(), folder, device="cuda:1")
+    assert moves == ["cuda:1", "cpu"]
 
 
 def test_a_broken_image_is_named(folder):
@@ -153,6 +170,12 @@ def test_torchvisions_network_without_its_head(monkeypatch):
         assert torch.allclose(network.classifier(regions.mean(1)), network((images - mean) / std), atol=1e-4)
 
 
+def test_a_download_says_nothing_of_this_machine(monkeypatch, capsys):
+    monkeypatch.setattr(encoders, "get_model", lambda *args, **options: sys.stdout.write("to /home/me") and "network")
+    assert encoders._torchvision("efficientnet_b7") == "network"
+    assert capsys.readouterr().out == ""
+
+
 def test_no_encoder(monkeypatch):
     with pytest.raises(ValueError, match="unknown encoder 'resnet'"):
         load_encoder("resnet")
@@ -160,6 +183,6 @@ def test_no_encoder(monkeypatch):
     def refuse(*args, **options):
         raise OSError("no route to host")
 
-    monkeypatch.setattr("torchvision.models.get_model", refuse)
+    monkeypatch.setattr(encoders, "get_model", refuse)
     with pytest.raises(CheckpointError, match=r"efficientnet_b7 .*no route.*efficientnet_lite0"):
         load_encoder("efficientnet_b7")

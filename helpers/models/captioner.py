@@ -7,6 +7,7 @@ soft one. An image is a grid of regions, `(N, R, D)`: what a convolutional netwo
 from __future__ import annotations
 
 import math
+from functools import singledispatch
 from typing import Protocol
 
 import torch
@@ -51,6 +52,28 @@ class DotAttention(nn.Module):
         return ((keys @ self.query(hidden)[:, :, None])[..., 0] * keys.shape[2] ** -0.5).softmax(1)
 
 
+@singledispatch
+def looks_of_beams(attention: Attention, keys: Tensor, hidden: Tensor) -> Tensor:
+    """Where each beam of an image looks, `(N, B, R)`; all share its keys `(N, R, K)`; `hidden` is `(N, B, H)`."""
+    return torch.stack([attention(keys, beam) for beam in hidden.unbind(1)], 1)
+
+
+@looks_of_beams.register
+def _(attention: AdditiveAttention, keys: Tensor, hidden: Tensor) -> Tensor:
+    """`tanh(k + q) = 1 - 2 / (1 + e^2k e^2q)`: exponentials once an image and once a beam, not for each pair of them.
+
+    The 1 adds the same to all scores, so that softmax does not need it. Right where `k` and `q` are within -40 to 40.
+    """
+    parts = zip(keys.split(8), attention.query(hidden).split(8), strict=True)  # a few images stay in the cache
+    return torch.cat([attention.score(_shares(*part))[..., 0] for part in parts]).mul(-2).softmax(2)
+
+
+def _shares(keys: Tensor, queries: Tensor) -> Tensor:
+    """`1 / (1 + e^2k e^2q)`, `(N, B, R, K)`, for keys `(N, R, K)` and queries `(N, B, K)`."""
+    image, beam = ((2 * part).clamp_(-80, 80).exp_() for part in (keys, queries))  # finite in float32, and far enough
+    return torch.addcmul(image.new_ones(()), image[:, None], beam[:, :, None]).reciprocal_()
+
+
 class CaptionDecoder(nn.Module):
     """A layer that reads the regions, attention with a gate, one LSTM cell, and a layer that names the next word.
 
@@ -87,6 +110,11 @@ class CaptionDecoder(nn.Module):
         if vectors is not None:
             with torch.no_grad():
                 self.embed.weight.copy_(vectors)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.out.weight.device
 
     def start(self, regions: Tensor) -> State:
         """The state before the first word: hidden and cell from the mean region; the regions as read, their keys."""
@@ -132,12 +160,20 @@ class CaptionDecoder(nn.Module):
     def _meant(self, state: State, words: Tensor) -> tuple[Tensor, State, Tensor]:
         """The vector `(N, E)` that the next word is named from."""
         hidden, cell, keys, regions = state
-        looks = self.attention(keys, hidden)
-        context = self.gate(hidden).sigmoid() * (looks[:, None] @ regions)[:, 0]  # (N, H)
+        looks, seen = self._look(keys, regions, hidden)
+        context = self.gate(hidden).sigmoid() * seen  # (N, H)
         word = self.dropout(self.embed(words))
         hidden, cell = self.cell(torch.cat([word, context], 1), (hidden, cell))
         meant = (word + self.from_hidden(hidden) + self.from_context(context)).tanh()
         return self.dropout(meant), (hidden, cell, keys, regions), looks
+
+    def _look(self, keys: Tensor, regions: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Where each hidden state looks, `(M, R)`, and what it sees there, `(M, H)`: one an image, or several beams."""
+        if len(hidden) == len(keys):
+            looks = self.attention(keys, hidden)
+            return looks, (looks[:, None] @ regions)[:, 0]
+        looks = looks_of_beams(self.attention, keys, hidden.unflatten(0, (len(keys), -1)))  # (N, B, R)
+        return looks.flatten(0, 1), (looks @ regions).flatten(0, 1)
 
 
 def places(regions: int) -> Tensor:
@@ -146,11 +182,17 @@ def places(regions: int) -> Tensor:
     Attention forgets which region it took its content from; with these, content says where it was (Liu et al. 2018,
     arXiv 1807.03247, do the same for convolution).
     """
+    side = grid_side(regions)
+    line = torch.linspace(-1, 1, side) if side > 1 else torch.zeros(1)
+    return torch.cartesian_prod(line, line).flip(1)
+
+
+def grid_side(regions: int) -> int:
+    """How many regions a side of their square grid has. ValueError: it is no square."""
     side = math.isqrt(regions)
     if side * side != regions:
         raise ValueError(f"regions come from a square grid, got {regions} of them")
-    line = torch.linspace(-1, 1, side) if side > 1 else torch.zeros(1)
-    return torch.cartesian_prod(line, line).flip(1)
+    return side
 
 
 def caption_loss(

@@ -32,6 +32,11 @@ class GridEncoder(nn.Module):
         """Stays in evaluation mode."""
         return super().train(False)
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.normalize.mean.device
+
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Pixels `(N, 3, H, W)` in [0, 1] to regions `(N, R, D)`, row by row of the grid."""
