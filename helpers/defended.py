@@ -58,7 +58,7 @@ def assigned(run: Run, name: str, kind: str) -> Trained:
         attack = assigned_attacks(model)[kind]
     cut = {"FGSM": 3, "PGD": 2}[kind]
     epochs = run.pick(toy=2, lite=10 if small else cut, full=10)
-    images = _some(run, split.train, 64, 5_000 if small else 510, 8_000)
+    images = split.train.take(run.pick(toy=100, lite=5_000 if small else 510, full=8_000), run.seed)
     size = 64 if small or run.profile == "toy" else 16
 
     def train(model: nn.Module, folder: Path) -> pd.DataFrame:
@@ -95,7 +95,7 @@ def compared(run: Run, method: str) -> Trained:
     """
     split, model = cifar(run), resnet(run, noisy=False).model
     epochs = run.pick(toy=2, lite=6, full=10)
-    images = _some(run, split.train, 80, 6_000, 45_000)
+    images = split.train.take(run.pick(toy=100, lite=6_000, full=45_000), run.seed)
     options = arguments(run, method, model)
 
     def train(model: nn.Module, folder: Path) -> pd.DataFrame:
@@ -119,11 +119,6 @@ def fast(run: Run) -> Trained:
         return _augmented(run, model, split._replace(train=images), folder, epochs, 0.1, precision, options)
 
     return load_or_train(run, DEFENDED, "fast", model, epochs, train)
-
-
-def _some(run: Run, images: ImageSet, toy: int, lite: int, full: int) -> ImageSet:
-    """The images that a training learns from; in `toy` the first few of a random order, too few for each class."""
-    return images[:toy] if run.profile == "toy" else images.take(run.pick(toy=toy, lite=lite, full=full), run.seed)
 
 
 def _watched(run: Run, val: ImageSet, lite: int, full: int) -> ImageSet:
