@@ -22,6 +22,7 @@ from .clip_recipes import NOTEBOOK, STEPS, attacked, budget, clip, precision, su
 from .data import Batches, ImageSet
 from .lora import add_lora
 from .models.prompts import PixelFrame, PromptedEmbeddings
+from .modes import seeded
 from .recipes import Trained, load_or_train
 from .runs import Run
 from .training import fit
@@ -102,8 +103,8 @@ def start(run: Run, name: str) -> nn.Module:
     """The model that `METHODS[name]` starts from, always with the same first weights."""
     method = METHODS[name]
     model = zero_shot(run, method.tau)
-    torch.manual_seed(run.seed)
-    model = method.adapter(model).to(run.device)
+    with seeded(run.seed):
+        model = method.adapter(model).to(run.device)
     if isinstance(model, LearnedHead):
         fit_head(model, Batches(ten_classes(run).train, 100, device=run.device))
     return model

@@ -21,6 +21,7 @@ from .clip_stand_in import TEMPLATES, Matching, dinov2_tower, new_clip
 from .data import Batches, ImageSet, RandomFlip, data_root, load, toy
 from .models import normalized, small_cnn
 from .models.cifar_resnet import CifarResNet
+from .modes import seeded
 from .recipes import Split, load_or_train
 from .runs import Run
 from .training import fit
@@ -51,7 +52,7 @@ def other_classes(run: Run) -> ImageSet:
     """Images of a hundred (toy: fifty) other classes, to see what an adaptation to ten costs."""
     if run.profile == "toy":
         return _toy(OTHERS, "test", 200)
-    return load("cifar100", "test").take(run.pick(toy=200, lite=2_000, full=10_000), run.seed)
+    return load("cifar100", "test").take(run.pick(toy=200, lite=1_000, full=10_000), run.seed)
 
 
 def _toy(classes: list[int], split: str, count: int) -> ImageSet:
@@ -122,7 +123,12 @@ def _tuning_images(run: Run) -> tuple[ImageSet, ImageSet]:
 
 def _untrained(run: Run, classes: tuple[str, ...]) -> Clip:
     texts = [template.format(name.replace("_", " ")) for template in TEMPLATES for name in classes]
-    torch.manual_seed(run.seed)
+    with seeded(run.seed):
+        return _drawn_clip(run, texts)
+
+
+def _drawn_clip(run: Run, texts: list[str]) -> Clip:
+    """With first weights from torch's global generator, but for the image tower's pre-trained ones."""
     if run.profile == "toy":
         tiny = Dinov2Config(image_size=32, patch_size=8, hidden_size=64, num_hidden_layers=2, num_attention_heads=2,
                             use_mask_token=False)  # fmt: skip
@@ -190,8 +196,8 @@ def _hub_resnet20() -> nn.Module:
 
 def _toy_surrogate(run: Run) -> nn.Module:
     split = ten_classes(run)
-    torch.manual_seed(run.seed)
-    start = normalized(small_cnn(len(split.train.classes)), (0.5,) * 3, (0.25,) * 3)
+    with seeded(run.seed):
+        start = normalized(small_cnn(len(split.train.classes)), (0.5,) * 3, (0.25,) * 3)
 
     def learn(model: nn.Module, folder: Path) -> pd.DataFrame:
         batches = Batches(split.train, 32, shuffle=True, device=run.device, seed=run.seed)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from .checkpoints import CheckpointError, replacing, weights_checksum
 from .data import Batches, ImageSet
 from .data.images import to_uint8
+from .modes import seeded
 
 
 def transfer_images(
@@ -62,8 +63,7 @@ def _made(data: ImageSet, attack: Callable[[Tensor, Tensor], Tensor], batch: int
     device = torch.device(device)
     batches = Batches(data, batch, device=device)
     parts = []
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)  # torchattacks draws its random start from torch's global generator
+    with seeded(seed, device):  # torchattacks draws its random start from torch's global generator
         for images, labels in tqdm(batches, desc="attacking the surrogate", leave=False, mininterval=1):
             parts.append(to_uint8(attack(images, labels).detach()).cpu())
     return torch.cat(parts)
