@@ -14,7 +14,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
 
 from helpers import adapted, clip_recipes
 from helpers.attacks import PGD, robust_accuracy
-from helpers.checkpoints import CheckpointError
+from helpers.checkpoints import CheckpointError, load_weights, save_weights
 from helpers.clip import (
     Clip,
     ImageTower,
@@ -220,6 +220,19 @@ def test_lora_starts_as_the_base_model_and_merges(clip: Clip, zero_shot: ZeroSho
         assert not torch.allclose(one(pixels), zero_shot.tower(pixels), atol=1e-3)
     assert one.state_dict().keys() == zero_shot.tower.state_dict().keys()
     assert any("lora_" in name for name, _ in model.tower.named_parameters())  # the original is as it was
+
+
+def test_merged_weights_are_kept_as_safetensors(clip: Clip, images: Tensor, tmp_path) -> None:
+    model = with_lora(clip)
+    for _ in range(2):
+        learn_a_little(model, images, 0.5)
+    one = merged(model.tower)
+    save_weights(one, tmp_path / "adapted.safetensors")
+    again = load_weights(ImageTower(clip), tmp_path / "adapted.safetensors").eval()
+    with torch.no_grad():
+        pixels = model.pixels(images)
+        torch.testing.assert_close(again(pixels), one.eval()(pixels), rtol=0, atol=0)
+        assert not torch.allclose(again(pixels), ImageTower(clip).eval()(pixels), atol=1e-3)
 
 
 def test_lora_needs_a_layer_of_that_name() -> None:
