@@ -99,9 +99,18 @@ class TrainingFolder:
         self.path, self.settings = Path(path), json.loads(json.dumps(settings))
 
     def save(
-        self, epoch: int, model: nn.Module, state: dict[str, Any], history: list[dict[str, float]], best: bool
+        self,
+        epoch: int,
+        model: nn.Module,
+        state: dict[str, Any],
+        history: list[dict[str, float]],
+        best: bool,
+        ran: dict[str, Any] | None = None,
     ) -> None:
-        """Write the state after `epoch` finished epochs, then remove the one before."""
+        """Write the state after `epoch` finished epochs, then remove the one before.
+
+        `ran` says on what it ran (device, threads); unlike the settings it may change from one start to the next.
+        """
         weights = _weights(model)
         if best:
             _write(weights, self.path / "best.safetensors")
@@ -109,7 +118,8 @@ class TrainingFolder:
             temporary.mkdir(parents=True)
             _write(weights, temporary / "model.safetensors")
             torch.save(state, temporary / "state.pt")
-            (temporary / "run.json").write_text(json.dumps({"settings": self.settings, "history": history}, indent=1))
+            run = {"settings": self.settings, "history": history, "ran": ran or {}}
+            (temporary / "run.json").write_text(json.dumps(run, indent=1))
         for old in self._saved()[:-1]:
             shutil.rmtree(old, ignore_errors=True)
 

@@ -113,7 +113,7 @@ def fit(
             improved = row.get(monitor, math.inf) > best  # nothing watched: the last is the best
             best = max(best, row.get(monitor, -math.inf))
             if store and trainer.accelerator.is_main_process:
-                store.save(epoch + 1, trainer.plain, trainer.state(), history, improved)
+                store.save(epoch + 1, trainer.plain, trainer.state(), history, improved, trainer.ran())
     trainer.close()
     return pd.DataFrame(history)
 
@@ -228,6 +228,12 @@ class _Trainer:
             self.scheduler.load_state_dict(state["scheduler"])
         if self.accelerator.scaler is not None and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+
+    def ran(self) -> dict[str, Any]:
+        """On what this training runs: a fact about the run, not a setting of it."""
+        accelerator = self.accelerator
+        threads = torch.get_num_threads() if accelerator.device.type == "cpu" else None
+        return {"device": accelerator.device.type, "threads": threads, "processes": accelerator.num_processes}
 
     def close(self) -> None:
         """Leave the model as a plain one again (Accelerate wraps `forward` for mixed precision)."""
