@@ -34,10 +34,10 @@ $(STAMP): requirements.txt constraints.txt overrides.txt pyproject.toml
 	@touch $@
 
 run: env
-	@PROFILE=$(PROFILE) $(if $(filter toy,$(PROFILE)),HF_HUB_OFFLINE=1) $(BIN)/python -m helpers.run_all
+	@PROFILE=$(PROFILE) $(if $(filter toy,$(PROFILE)),HF_HUB_OFFLINE=1) $(BIN)/python -m helpers.course.run_all
 
 notebook: env
-	@$(BIN)/python -m helpers.run_all $(N) --profile $(PROFILE) --in-place
+	@$(BIN)/python -m helpers.course.run_all $(N) --profile $(PROFILE) --in-place
 
 test: lint unit nbtest
 
@@ -58,8 +58,8 @@ lab: env
 	$(BIN)/jupyter lab notebooks
 
 reports: env
-	$(BIN)/python -m helpers.reports readme
-	$(BIN)/python -m helpers.reports report
+	$(BIN)/python -m helpers.course.reports readme
+	$(BIN)/python -m helpers.course.reports report
 
 # After a change that is meant: the toy results that later runs are compared with.
 golden: run

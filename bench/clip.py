@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import argparse
 
-from helpers.adapted import epoch_costs
-from helpers.clip_recipes import NOTEBOOK
-from helpers.runs import Run
+from helpers.course.run import Run
+from helpers.experiments.nb05 import NOTEBOOK
+from helpers.experiments.nb05_methods import epoch_costs
 
 
 def main():

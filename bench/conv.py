@@ -11,8 +11,8 @@ import argparse
 
 import torch
 
-from helpers.measure import side_by_side
-from helpers.runs import device_name
+from helpers.conv.memory import side_by_side
+from helpers.course.run import device_name
 
 
 def main():

@@ -11,14 +11,14 @@ from collections.abc import Callable
 
 import torch
 
-from helpers.captioning import Described, Recipe, train_captioner, write
+from helpers.captions.decoder import CaptionDecoder
+from helpers.captions.encoder import GridEncoder
+from helpers.captions.features import cached_features, encode
+from helpers.captions.text import Vocabulary, tokenize
+from helpers.captions.training import Described, Recipe, train_captioner, write
+from helpers.conv.memory import ratios, seconds_by_turns
 from helpers.data import toy
 from helpers.data.captions import toy_captions
-from helpers.features import cached_features, encode
-from helpers.measure import ratios, seconds_by_turns
-from helpers.models.captioner import CaptionDecoder
-from helpers.models.encoder import GridEncoder
-from helpers.text import Vocabulary, tokenize
 
 IMAGES = 64
 

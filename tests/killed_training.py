@@ -7,9 +7,9 @@ import sys
 import torch
 from conftest import small_net, toy_set
 
-from helpers.checkpoints import weights_checksum
 from helpers.data import Batches, GaussianNoise, RandomCrop, RandomFlip
 from helpers.training import fit
+from helpers.training.checkpoints import weights_checksum
 
 
 def train(folder, kill_at=None):

@@ -8,9 +8,9 @@ from accelerate import PartialState, debug_launcher
 from conftest import toy_set
 from torch import nn
 
-from helpers.checkpoints import save_weights
 from helpers.data import Batches
 from helpers.training import fit
+from helpers.training.checkpoints import save_weights
 
 
 def plain_net():

@@ -2,7 +2,7 @@
 
 from .batches import Batches, GaussianNoise, RandomCrop, RandomFlip, Resize, Transform
 from .folders import DataError
-from .images import ImageSet, check_labels, check_pixels, to_uint8
+from .images import ImageSet
 from .loading import data_root, load
 from .views import RandomGain, RandomView
 
@@ -17,9 +17,6 @@ __all__ = [
     "RandomView",
     "Resize",
     "Transform",
-    "check_labels",
-    "check_pixels",
     "data_root",
     "load",
-    "to_uint8",
 ]

@@ -9,6 +9,8 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
+from ..contract import check_labels
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
@@ -91,30 +93,3 @@ class ImageSet:
             "shape": list(self.images.shape[1:]),
             "crc32": self.checksum(),
         }
-
-
-def check_labels(labels: Tensor, classes: int) -> None:
-    """Raise ValueError unless `labels` is int64 `(N,)` with every value in `0 .. classes - 1`."""
-    if labels.dtype != torch.int64 or labels.ndim != 1:
-        raise ValueError(f"labels must be int64 (N,), got {labels.dtype} {tuple(labels.shape)}")
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise ValueError(
-            f"labels must lie in 0 .. {classes - 1}, got {int(labels.min())} .. {int(labels.max())}: are they 1-based?"
-        )
-
-
-def check_pixels(images: Tensor, slack: float = 1e-6) -> None:
-    """Raise ValueError unless `images` is a finite float `(N, C, H, W)` in [0, 1], give or take `slack`."""
-    if not images.is_floating_point() or images.ndim != 4:
-        raise ValueError(f"images must be float (N, C, H, W), got {images.dtype} {tuple(images.shape)}")
-    if not torch.isfinite(images).all():
-        raise ValueError("images hold NaN or infinity: look at the step that made them")
-    if images.numel() and (images.min() < -slack or images.max() > 1 + slack):
-        span = f"{images.min():.3f} .. {images.max():.3f}"
-        raise ValueError(f"images must lie in [0, 1], got {span}: put normalisation inside the model, not before it")
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Float `(N, C, H, W)` in [0, 1] to bytes, rounded (truncation would shift an attack's budget)."""
-    check_pixels(images)
-    return (images * 255).round().clamp(0, 255).to(torch.uint8)

@@ -53,7 +53,7 @@ class OnePositionConv2d(nn.Conv2d):
 def skip_idle_taps(network: nn.Module) -> nn.Module:
     """Turn the plain 2-D convolutions of `network` into `OnePositionConv2d`, in place; the weights stay as they are."""
     for module in network.modules():
-        if type(module) is nn.Conv2d and module.groups == 1 and module.dilation == (1, 1):
-            if module.padding_mode == "zeros" and not isinstance(module.padding, str):
-                module.__class__ = OnePositionConv2d
+        plain = type(module) is nn.Conv2d and module.groups == 1 and module.dilation == (1, 1)
+        if plain and module.padding_mode == "zeros" and not isinstance(module.padding, str):
+            module.__class__ = OnePositionConv2d
     return network

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.code_hash import notebook_hash
+from helpers.course.code_hash import notebook_hash
 
 WRITTEN = Path(__file__).parents[2] / "build" / "nbval" / "results"  # by `make nbtest`, just before
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.toy.json"))

@@ -1,0 +1,33 @@
+"""Zero-shot classification and its adaptation."""
+
+from .zero_shot import (
+    MAX_SCALE,
+    PHOTO,
+    Clip,
+    ImageTower,
+    LearnedHead,
+    Resize,
+    ZeroShot,
+    class_vectors,
+    in_batch_floor,
+    in_batch_loss,
+    load_clip,
+    save_clip,
+    tecoa_loss,
+)
+
+__all__ = [
+    "MAX_SCALE",
+    "PHOTO",
+    "Clip",
+    "ImageTower",
+    "LearnedHead",
+    "Resize",
+    "ZeroShot",
+    "class_vectors",
+    "in_batch_floor",
+    "in_batch_loss",
+    "load_clip",
+    "save_clip",
+    "tecoa_loss",
+]

@@ -1,0 +1,71 @@
+"""The hash of a notebook's code cells, which ties a results file to the code that wrote it.
+
+Apart from `notebooks`, because every run needs it and reading the file as plain JSON spares it seconds of imports.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+NOT_COUNTED = ("# parameters", "# setup")  # the first line of cells that choose or install, and compute nothing
+SHELL = re.compile(r"^(\s*)[!%].*$", re.MULTILINE)
+
+
+def code_hash(sources: Iterable[str]) -> str:
+    """SHA-256 of code cells in order.
+
+    Empty cells, white space at the end of lines, import statements (moving a module changes no result) and the cells
+    that start with `# parameters` or `# setup` do not count: the profile chosen there stands in the results file.
+    """
+    cells = ("\n".join(_counted(source)) for source in sources)
+    return hashlib.sha256("\n\0\n".join(cell for cell in cells if cell).encode()).hexdigest()
+
+
+def _counted(source: str) -> list[str]:
+    """The lines of a cell that count."""
+    source = source.strip()
+    if source.startswith(NOT_COUNTED):
+        return []
+    lines = (line.rstrip() for line in _without_imports(source).splitlines())
+    return [line for line in lines if line]
+
+
+def _without_imports(source: str) -> str:
+    try:
+        tree = ast.parse(SHELL.sub(r"\1pass", source))
+    except SyntaxError:  # an unfinished cell: all of it counts
+        return source
+    lines = [line.encode() for line in source.splitlines()]  # the offsets of `ast` count bytes
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            first, last = node.lineno - 1, node.end_lineno - 1
+            rest = lines[last][node.end_col_offset :]
+            lines[first] = lines[first][: node.col_offset] + (b"" if first != last else rest)
+            for number in range(first + 1, last):
+                lines[number] = b""
+            if first != last:
+                lines[last] = rest
+    return b"\n".join(lines).decode()
+
+
+def notebook_hash(path: Path | str) -> str:
+    """`code_hash` of the code cells of a notebook file."""
+    cells = json.loads(Path(path).read_text())["cells"]
+    return code_hash("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+
+
+def executed_hash() -> str | None:
+    """`code_hash` of the cells that this kernel has run so far, the present one included.
+
+    None outside IPython, and where a front end runs cells without keeping them (nbval does).
+    """
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    history = shell.history_manager.input_hist_raw[1:] if shell else []
+    return code_hash(history) if any(history) else None

@@ -1,0 +1,223 @@
+"""Results files to README, reports and an index page, and the archive to hand in: numbers come from files.
+
+`python -m helpers.course.reports readme` and `... report` rewrite what is generated, `... submission` packs a hand-in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+
+from ..training.checkpoints import replacing
+from .code_hash import notebook_hash
+from .notebooks import complaints
+from .run import PROFILES, project_root
+
+
+class Part(NamedTuple):
+    """One notebook: the question it answers, and the assignment it belongs to."""
+
+    question: str
+    assignment: str
+
+
+ROBUST, ZERO_SHOT, SCENES, GAZE = "robustness_and_captions", "clip_and_leaves", "scenes_by_hand", "gaze"
+PARTS = {
+    "01_noisy_resnet": Part(
+        "What does Gaussian noise in the training images cost a ResNet-18, and what does it buy?", ROBUST
+    ),
+    "02_vit_transfer": Part("What does pre-training give a ViT on 1,020 flowers?", ROBUST),
+    "03_attacks_and_defense": Part(
+        "Do FGSM and PGD break the four models, and is the defended robustness real?", ROBUST
+    ),
+    "04_grad_cam": Part("Where do the models look, before and under attack?", ROBUST),
+    "05_clip_tecoa": Part("Which adaptation makes CLIP stand transfer and white-box attacks?", ZERO_SHOT),
+    "06_custom_conv": Part(
+        "Convolution by hand: is it right, what does it cost, and what do SimpleNet and its rivals reach?", SCENES
+    ),
+    "07_persian_captioning": Part(
+        "Does an attention LSTM describe photographs in Persian, and does it look at them?", ROBUST
+    ),
+    "08_leaf_disease": Part("ViT or Inception-V3 for sick tomato leaves?", ZERO_SHOT),
+    "09_gaze_attention": Part("Do retinal sampling and several gazes make a network robust?", GAZE),
+}
+TITLES = {
+    ROBUST: "Robustness of ResNet and ViT, and Persian captions",
+    ZERO_SHOT: "Robust zero-shot classification, and leaf disease",
+    SCENES: "Convolution by hand, scenes, attacks",
+    GAZE: "Gaze and attention against adversaries",
+}
+
+
+def read_results(name: str, profile: str, root: Path | None = None) -> dict[str, Any] | None:
+    """The results file of a notebook and profile; for `toy` the one the tests compare with. None: not run."""
+    root = root or project_root()
+    folder = root / "tests" / "golden" if profile == "toy" else root / "reports" / "results"
+    path = folder / f"{name}.{profile}.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def notebook_rows(root: Path | None = None) -> list[dict[str, str]]:
+    """A row a notebook for the README's table; what was not run says so."""
+    root = root or project_root()
+    return [_row(name, part, root) for name, part in PARTS.items()]
+
+
+def _row(name: str, part: Part, root: Path) -> dict[str, str]:
+    exists = (root / "notebooks" / f"{name}.ipynb").is_file()
+    runs = {profile: read_results(name, profile, root) for profile in PROFILES} if exists else {}
+    best = runs.get("full") or runs.get("lite")
+    headline = (
+        f"{best['headline']} ({best['profile']}, {best['device']})"
+        if best
+        else "not run"
+        if exists
+        else "not written yet"
+    )
+    minutes = " / ".join(_minutes(runs.get(profile)) for profile in PROFILES)
+    return {
+        "name": name,
+        "question": part.question,
+        "exists": exists,
+        "minutes": minutes if exists else "",
+        "headline": headline,
+    }
+
+
+def _minutes(result: dict[str, Any] | None) -> str:
+    if result is None:
+        return "not run"
+    minutes = result["seconds"] / 60
+    return f"{minutes:.1f}" if minutes < 10 else f"{minutes:.0f}"
+
+
+def _render(template: str, **values: Any) -> str:
+    """Fill in one of the templates of `helpers/course/templates`; a name it does not know is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("helpers.course"),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template).render(number=_cell, **values)
+
+
+def _cell(value: Any) -> str:
+    """A table cell as text; None (NaN in the run) as a dash."""
+    return "–" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def readme(root: Path | None = None) -> str:
+    """README.md with its generated table made anew."""
+    root = root or project_root()
+    text = (root / "README.md").read_text()
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    repository = project["urls"]["Repository"].removeprefix("https://github.com/")
+    table = _render("readme.md.j2", rows=notebook_rows(root), repository=repository)
+    return re.sub(r"(?s)(<!-- notebooks -->\n).*?(<!-- /notebooks -->)", lambda m: m[1] + table + m[2], text)
+
+
+def report(assignment: str, root: Path | None = None) -> str | None:
+    """One assignment's report as Markdown: captions above tables, below figures. None if nothing of it was run."""
+    found = [
+        read_results(name, "full", root) or read_results(name, "lite", root)
+        for name, part in PARTS.items()
+        if part.assignment == assignment
+    ]
+    results = [result for result in found if result]
+    return _render("report.md.j2", title=TITLES[assignment], results=results) if results else None
+
+
+def write_index(output: Path, profile: str, runs: list[tuple[Path, str, str | None]]) -> Path:
+    """An HTML page over executed notebooks (path, time, error or None), each converted to HTML beside it."""
+    from nbconvert import HTMLExporter
+
+    shown = []
+    for path, taken, error in runs:
+        page = path.with_suffix(".html")
+        page.write_text(HTMLExporter().from_filename(str(path))[0])
+        file = output / "results" / f"{path.stem}.{profile}.json"
+        result = json.loads(file.read_text()) if file.is_file() and not error else None
+        shown.append({"name": path.stem, "page": page.name, "time": taken, "error": error, "result": result})
+    index = output / "index.html"
+    index.write_text(_render("index.html.j2", profile=profile, runs=shown))
+    return index
+
+
+def submission(homework: int, students: list[tuple[str, str]], files: list[Path], folder: Path) -> Path:
+    """Pack a hand-in as `HW1_Ahmadi_810199101_Bagheri_810199102.zip`.
+
+    Args:
+        students: one or two pairs of last name and student number.
+        files: the report and the executed notebooks.
+
+    Raises:
+        ValueError: a name or number of the wrong form, a missing file, or a notebook that is not cleanly executed.
+    """
+    if not 1 <= len(students) <= 2 or not all(
+        re.fullmatch(r"[^\W\d_]+", last) and number.isdigit() for last, number in students
+    ):
+        raise ValueError(f"need one or two students as LASTNAME NUMBER, got {students}")
+    for path in files:
+        if not path.is_file():
+            raise ValueError(f"{path.name} does not exist")
+        if path.suffix == ".ipynb" and (bad := complaints(path)):
+            raise ValueError(f"{path.name} cannot be handed in: {'; '.join(bad)}")
+    target = folder / ("_".join([f"HW{homework}", *(word for student in students for word in student)]) + ".zip")
+    with replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in files:
+            archive.write(path, path.name)
+    return target
+
+
+def stale(root: Path | None = None) -> list[str]:
+    """Committed notebooks whose code is not the code that produced their committed results."""
+    root = root or project_root()
+    pairs = [
+        (name, result)
+        for name in PARTS
+        for profile in ("lite", "full")
+        if (result := read_results(name, profile, root))
+    ]
+    return [
+        f"{name}.{result['profile']}"
+        for name, result in pairs
+        if notebook_hash(root / "notebooks" / f"{name}.ipynb") != result["code_sha256"]
+    ]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("readme", help="rewrite the table in README.md")
+    commands.add_parser("report", help="rewrite reports/*.md")
+    pack = commands.add_parser("submission", help="pack a hand-in")
+    pack.add_argument("--homework", type=int, required=True)
+    pack.add_argument("--student", nargs=2, action="append", required=True, metavar=("LASTNAME", "NUMBER"))
+    pack.add_argument("files", nargs="+", type=Path)
+    options, root = parser.parse_args(arguments), project_root()
+    if options.command == "readme":
+        (root / "README.md").write_text(readme(root))
+    elif options.command == "report":
+        for assignment in TITLES:
+            if (text := report(assignment, root)) is not None:
+                (root / "reports" / f"{assignment}.md").write_text(text)
+    else:
+        os.write(
+            1,
+            submission(options.homework, [*map(tuple, options.student)], options.files, Path.cwd()).name.encode()
+            + b"\n",
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""One run of a notebook: its profile, seed and device, what it found, and where that is written."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import time
+import warnings
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import PartialState
+from accelerate.utils import set_seed
+from IPython.display import Markdown
+
+from ..training.checkpoints import replacing, saved_history
+from .code_hash import executed_hash, notebook_hash
+
+T = TypeVar("T")
+PROFILES = ("toy", "lite", "full")
+PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "scikit-learn")
+
+
+def project_root() -> Path:
+    """The repository's folder if `helpers` was installed from it (editable), else the current folder."""
+    here = Path(__file__).resolve().parents[2]
+    return here if (here / "pyproject.toml").exists() else Path.cwd()
+
+
+def output_root() -> Path:
+    """Where results and figures go: `$OUTPUT_DIR`, else `reports/`."""
+    return Path(os.environ.get("OUTPUT_DIR") or project_root() / "reports")
+
+
+def checkpoint_root() -> Path:
+    """Where weights and training states go: `$CHECKPOINT_DIR`, else `checkpoints/`."""
+    return Path(os.environ.get("CHECKPOINT_DIR") or project_root() / "checkpoints")
+
+
+def choose_profile(profile: str | None = None) -> str:
+    """The profile asked for, else `$PROFILE`, else `"full"` with a GPU, `"toy"` without. ValueError: another word."""
+    chosen = profile or os.environ.get("PROFILE") or ("full" if torch.cuda.is_available() else "toy")
+    if chosen not in PROFILES:
+        raise ValueError(f"unknown profile {chosen!r}: set PROFILE to one of {', '.join(PROFILES)}")
+    return chosen
+
+
+def precision(device: torch.device, capability: tuple[int, int] | None = None) -> str:
+    """Mixed precision that is fast: `"bf16"` from compute capability 8.0, `"fp16"` on older GPUs, `"no"` on a CPU.
+
+    `torch.cuda.is_bf16_supported()` also says yes to a T4 (7.5), which only emulates it and crawls: so it is not asked.
+    """
+    if device.type != "cuda":
+        return "no"
+    return "bf16" if (capability or torch.cuda.get_device_capability(device)) >= (8, 0) else "fp16"
+
+
+class Run:
+    """The frame of one notebook run.
+
+    Args:
+        notebook: file name without `.ipynb`.
+        profile: `"toy"`, `"lite"`, `"full"`, or None for `choose_profile`.
+        seed: of everything random; set for Python, NumPy and torch here.
+    """
+
+    def __init__(self, notebook: str, profile: str | None = None, seed: int = 0) -> None:
+        self.notebook, self.profile, self.seed = notebook, choose_profile(profile), seed
+        self.device = PartialState().device
+        self.precision = precision(self.device)
+        self.results: dict[str, Any] = {
+            "data": [],
+            "values": {},
+            "tables": {},
+            "figures": {},
+            "findings": {},
+            "order": [],
+        }
+        self._started, self._resumed = time.perf_counter(), {}
+        set_seed(seed)
+
+    def __repr__(self) -> str:
+        where = f"on {device_name(self.device)}, mixed precision: {self.precision}"
+        return f"{self.notebook}, profile {self.profile}, seed {self.seed}, {where}"
+
+    def pick(self, *, toy: T, lite: T, full: T) -> T:
+        """The value for this run's profile."""
+        return {"toy": toy, "lite": lite, "full": full}[self.profile]
+
+    def folder(self, name: str, notebook: str | None = None) -> Path:
+        """Where the training `name` keeps its checkpoints; pass `notebook` to find those of another one."""
+        path = checkpoint_root() / f"{notebook or self.notebook}.{self.profile}" / name
+        if notebook is None:  # what an earlier start of this notebook has done counts towards its time
+            self._resumed.setdefault(name, sum(row["seconds"] for row in saved_history(path)))
+        return path
+
+    def used(self, *sets: Any) -> None:
+        """Note the sets this run used (anything with `describe()`)."""
+        self.results["data"] += [data.describe() for data in sets]
+
+    def value(self, name: str, value: float) -> float:
+        """Note one number and hand it back."""
+        self.results["values"][name] = _number(value)
+        return value
+
+    def table(self, name: str, frame: pd.DataFrame, caption: str) -> pd.DataFrame:
+        """Note a table (index included) and hand it back."""
+        flat = frame.reset_index() if any(frame.index.names) else frame
+        rows = [[_number(value) for value in row] for row in flat.itertuples(index=False)]
+        self.results["tables"][name] = {
+            "caption": caption,
+            "columns": [str(column) for column in flat.columns],
+            "rows": rows,
+        }
+        self.results["order"].append(["table", name])
+        return frame
+
+    def finding(self, text: str) -> Markdown:
+        """Note a sentence that reads a result, and hand it back to be shown."""
+        name = f"{len(self.results['findings']) + 1}"
+        self.results["findings"][name] = text
+        self.results["order"].append(["finding", name])
+        return Markdown(text)
+
+    def figure(self, name: str, figure: Any, caption: str, dpi: int = 110) -> Any:
+        """Save a matplotlib figure as PNG, note it, and hand it back."""
+        path = output_root() / "figures" / f"{self.notebook}.{self.profile}" / f"{name}.png"
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=dpi, bbox_inches="tight", format="png")
+        self.results["figures"][name] = {"caption": caption, "file": f"figures/{path.parent.name}/{path.name}"}
+        self.results["order"].append(["figure", name])
+        return figure
+
+    def finish(self, headline: str) -> str:
+        """Write `results/<notebook>.<profile>.json` and return that name; call it in the notebook's last code cell.
+
+        Args:
+            headline: the result in one line, for the README.
+        """
+        path = output_root() / "results" / f"{self.notebook}.{self.profile}.json"
+        with replacing(path) as temporary:
+            temporary.write_text(
+                json.dumps(
+                    self._provenance() | {"headline": headline} | self.results,
+                    indent=1,
+                    ensure_ascii=False,
+                    allow_nan=False,
+                )
+                + "\n"
+            )
+        return f"results/{path.name}"
+
+    def _provenance(self) -> dict[str, Any]:
+        resumed = sum(self._resumed.values())
+        return {
+            "notebook": self.notebook,
+            "profile": self.profile,
+            "seed": self.seed,
+            "code_sha256": self._code_hash(),
+            "date": datetime.now(UTC).date().isoformat(),
+            "seconds": round(time.perf_counter() - self._started + resumed, 1),
+            "seconds_resumed": round(resumed, 1),
+            "device": device_name(self.device),
+            "processes": PartialState().num_processes,
+            "precision": self.precision,
+            "python": platform.python_version(),
+            "versions": {name: version(name) for name in PACKAGES},
+        }
+
+    def _code_hash(self) -> str | None:
+        """Hash of the cells that really ran; a warning where they are not the saved notebook's, in its order."""
+        ran, path = executed_hash(), project_root() / "notebooks" / f"{self.notebook}.ipynb"
+        if ran and path.exists() and ran != notebook_hash(path):
+            warnings.warn(
+                "The cells that ran are not those of the saved notebook, each once and in order. "
+                "Before you hand it in: save, restart the kernel, run all cells.",
+                stacklevel=3,
+            )
+        return ran
+
+
+def device_name(device: torch.device) -> str:
+    """`NVIDIA T4` or `AMD EPYC, 2 threads`."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _number(value: Any) -> Any:
+    """JSON's own types; a float to six digits, and None for NaN, which JSON does not have."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_number(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value

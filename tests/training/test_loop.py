@@ -1,0 +1,279 @@
+"""Training learns, resumes to the same weights, stops clearly on trouble, and changes nothing it should not."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import small_net, toy_set
+from killed_training import train as train_resumable
+from torch import nn
+from two_processes import plain_net
+
+from helpers.contract import eval_mode
+from helpers.data import Batches, ImageSet, load
+from helpers.training import Evaluation, evaluate, fit
+from helpers.training.checkpoints import CheckpointError, load_weights, save_weights, weights_checksum
+
+SCRIPT = Path(__file__).with_name("killed_training.py")
+
+
+def sgd(model, lr=0.05):
+    return torch.optim.SGD(model.parameters(), lr=lr)
+
+
+def quick(model=None, epochs=1, **options):
+    """A short training on the toy world; returns the model and its history."""
+    model = model or small_net()
+    options = {"optimizer": sgd(model), "val": Batches(toy_set(40, seed=1), 40), **options}
+    return model, fit(model, Batches(toy_set(96), 32, shuffle=True), epochs=epochs, **options)
+
+
+def run_script(*arguments):
+    return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, timeout=300)
+
+
+def test_killed_in_mid_epoch_and_resumed_ends_with_the_same_weights(tmp_path):
+    straight = run_script(tmp_path / "straight")
+    assert straight.returncode == 0, straight.stderr
+    for kill_at in (13, 8):  # steps of ten an epoch: in the second epoch, then again in the second after resuming
+        killed = run_script(tmp_path / "killed", kill_at)
+        assert killed.returncode == -signal.SIGKILL
+    resumed = run_script(tmp_path / "killed")
+    assert resumed.stdout == straight.stdout
+    assert len(json.loads(straight.stdout.split(maxsplit=1)[1])["epoch"]) == 4
+
+
+def test_resuming_a_finished_training_runs_nothing(tmp_path):
+    first, history = train_resumable(tmp_path / "done")
+    again, read = train_resumable(tmp_path / "done", kill_at=0)  # would kill this process at its first step
+    assert weights_checksum(first) == weights_checksum(again)
+    assert history.to_json() == read.to_json()
+
+
+def test_two_processes_train_as_one(tmp_path):
+    found = {}
+    for number in ("1", "2"):
+        (tmp_path / number).mkdir()
+        script = SCRIPT.with_name("two_processes.py")
+        done = subprocess.run(
+            [sys.executable, script, tmp_path / number, number], capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        for rank in range(int(number)):
+            model = load_weights(plain_net(), tmp_path / number / f"rank{rank}.safetensors")
+            found[number, rank] = model, json.loads((tmp_path / number / f"rank{rank}.json").read_text())
+    (one, history), (first, seen), (second, other) = found.values()
+    assert weights_checksum(first) == weights_checksum(second)
+    assert weights_checksum(first) != weights_checksum(plain_net())
+    assert seen == other
+    for a, b in zip(one.parameters(), first.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    for column in ("train_loss", "val_loss", "train_top1", "val_top1"):
+        assert list(seen[column].values()) == pytest.approx(list(history[column].values()), rel=1e-4)
+
+
+def test_other_settings_are_refused(tmp_path):
+    quick(folder=tmp_path / "run")
+    model = small_net()
+    with pytest.raises(CheckpointError, match=r"(?s)another run: delete it.*optimizer: .*0\.05.*0\.01"):
+        quick(model, optimizer=sgd(model, lr=0.01), folder=tmp_path / "run")
+    with pytest.raises(CheckpointError, match="start: "):
+        quick(small_net(seed=1), folder=tmp_path / "run")
+
+
+def test_best_weights_are_those_of_the_best_epoch(tmp_path):
+    class Rising(nn.Module):
+        """Answers class `w`; the optimiser below lets w run 1, 2, 3: right for the images only in the middle."""
+
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(()))
+
+        def forward(self, images):
+            return -((torch.arange(4.0) - self.w) ** 2).expand(len(images), 4) + 0 * self.w
+
+    data = ImageSet(torch.zeros(4, 3, 4, 4, dtype=torch.uint8), torch.full((4,), 2), ("a", "b", "c", "d"))
+    model = Rising()
+    step = torch.optim.SGD(model.parameters(), lr=1.0)
+    history = fit(model, Batches(data, 4), Batches(data, 4), epochs=3, optimizer=step, folder=tmp_path / "run",
+                  loss=lambda logits, labels: -model.w + 0 * logits.sum())  # fmt: skip
+    assert history.val_top1.tolist() == [0, 1, 0]
+    assert load_weights(Rising(), tmp_path / "run" / "best.safetensors").w == 2
+    assert model.w == 3
+
+
+def test_a_small_cnn_learns_the_toy_world():
+    """Above 80 % on 100 classes after five passes; bench/training.py measures in what time."""
+    model = small_net(classes=100)
+    train = Batches(load("toy", "train"), 64, shuffle=True)
+    optimizer = torch.optim.Adam(model.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=5 * len(train))
+    fit(model, train, epochs=5, optimizer=optimizer, scheduler=schedule)
+    assert evaluate(model, Batches(load("toy", "test"), 500)).top1 > 0.8
+
+
+def test_step_equals_plain_pytorch():
+    """One epoch of `fit` is one epoch of the loop everybody writes."""
+    model, twin = small_net(), small_net()
+    for net in (model, twin):
+        net[-2].p = 0.0  # dropout draws from generators that are seeded differently
+    train = Batches(toy_set(96), 32, shuffle=True, seed=2)
+    optimizer, other = torch.optim.Adam(model.parameters(), lr=1e-3), torch.optim.Adam(twin.parameters(), lr=1e-3)
+    history = fit(model, train, epochs=2, optimizer=optimizer, max_norm=0.5)
+    losses = []
+    for number in range(2):
+        for images, labels in train.epoch(number):
+            loss = F.cross_entropy(twin(images), labels)
+            other.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(twin.parameters(), 0.5)
+            other.step()
+            losses.append(loss.item())
+    assert weights_checksum(model) == weights_checksum(twin)
+    assert history.train_loss.tolist() == pytest.approx([sum(losses[:3]) / 3, sum(losses[3:]) / 3])
+
+
+def test_attack_replaces_the_training_images_and_is_measured():
+    seen = []
+
+    def darken(images, labels):
+        seen.append(labels)
+        return images * 0
+
+    model, history = quick(attack=darken, val_attack=darken)
+    assert sum(map(len, seen)) == 96 + 40
+    blank = model.eval()(torch.zeros(1, 3, 16, 16)).argmax()
+    val = toy_set(40, seed=1)
+    assert history.val_adv_top1.tolist() == pytest.approx([(val.labels == blank).float().mean().item()])
+    clean = evaluate(model, Batches(val, 40))
+    assert history.val_top1.tolist() == pytest.approx([clean.top1])
+
+
+def test_several_validation_sets():
+    names = {"val": Batches(toy_set(40, seed=1), 40), "other": Batches(toy_set(60, seed=2), 40)}
+    model, history = quick(val=names, monitor="other_top1")
+    for name, batches in names.items():
+        assert history[f"{name}_loss"].item() == pytest.approx(evaluate(model, batches).loss)
+    with pytest.raises(ValueError, match="monitor='top1' is no column of the history: .*other_top1"):
+        quick(val=names, monitor="top1")
+
+
+def test_evaluate_equals_by_hand_and_keeps_every_mode():
+    model, data = small_net(), toy_set(50)
+    model[1].eval()  # one frozen BatchNorm
+    before = [module.training for module in model.modules()]
+    result = evaluate(model, Batches(data, 32))
+    assert [module.training for module in model.modules()] == before
+    expected = model.eval()(data.images / 255)
+    assert torch.allclose(result.logits, expected, atol=1e-5)
+    assert result.loss == pytest.approx(F.cross_entropy(expected, data.labels).item(), rel=1e-5)
+    assert result.top1 == pytest.approx((expected.argmax(1) == data.labels).float().mean().item())
+
+
+def test_eval_mode_is_restored_after_an_error():
+    model = small_net()
+    model[1].eval()
+    before = [module.training for module in model.modules()]
+    with pytest.raises(RuntimeError, match="stop"), eval_mode(model):
+        assert not any(module.training for module in model.modules())
+        raise RuntimeError("stop")
+    assert [module.training for module in model.modules()] == before
+
+
+def test_fit_leaves_the_global_generator_alone():
+    model = small_net()
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    quick(model)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_nan_stops_the_training_and_keeps_the_last_good_state(tmp_path):
+    calls = []
+
+    def loss(logits, labels):
+        calls.append(1)
+        return F.cross_entropy(logits, labels) * (float("nan") if len(calls) > 3 + 2 else 1)  # in the second epoch
+
+    with pytest.raises(FloatingPointError, match="NaN or infinite at epoch 2.*lower the learning rate"):
+        quick(epochs=3, loss=loss, folder=tmp_path / "run")
+    assert [path.name for path in sorted((tmp_path / "run").glob("epoch*"))] == ["epoch_0001"]
+    assert all(
+        value.isfinite().all()
+        for value in load_weights(small_net(), tmp_path / "run/epoch_0001/model.safetensors").parameters()
+    )
+
+
+def test_model_with_too_few_outputs():
+    with pytest.raises(ValueError, match=r"returns \(1, 10\), but toy-coarse has 20 classes"):
+        quick(small_net(classes=10))
+
+
+FULL_DISK = """
+import resource, signal, sys
+sys.path.insert(0, sys.argv[2])
+from test_training import *
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+quick(folder=sys.argv[1])  # the first epoch fits on the disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # no file may grow past 20 kB any more: write() fails
+model = small_net()
+try:
+    from helpers.checkpoints import TrainingFolder
+    TrainingFolder(sys.argv[1], {}).save(2, model, {}, [], best=True)
+except CheckpointError as error:
+    print(error)
+"""
+
+
+def test_full_disk_keeps_the_previous_checkpoint(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, tmp_path / "run", SCRIPT.parent], capture_output=True, text=True, timeout=300
+    )
+    assert "cannot write best.safetensors (File too large): free some space" in done.stdout, done.stderr
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["best.safetensors", "epoch_0001"]
+    model, _ = quick(folder=tmp_path / "run")  # and it can be read
+    assert weights_checksum(model) == weights_checksum(load_weights(small_net(), tmp_path / "run" / "best.safetensors"))
+
+
+def test_weights_round_trip_and_complaints(tmp_path):
+    model, other = small_net(seed=1), small_net(seed=2)
+    save_weights(model, tmp_path / "w.safetensors")
+    assert weights_checksum(load_weights(other, tmp_path / "w.safetensors")) == weights_checksum(model)
+    with pytest.raises(CheckpointError, match="no weights at .*run the notebook that trains them first"):
+        load_weights(model, tmp_path / "none.safetensors")
+    with pytest.raises(CheckpointError, match="does not fit this model"):
+        load_weights(small_net(classes=3), tmp_path / "w.safetensors")
+    (tmp_path / "w.safetensors").write_bytes((tmp_path / "w.safetensors").read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_weights(model, tmp_path / "w.safetensors")
+
+
+def test_evaluation_counts():
+    result = Evaluation(torch.eye(4), torch.tensor([0, 1, 2, 0]), 0.0)
+    assert result.correct.tolist() == [True, True, True, False]
+    assert result.top1 == 0.75
+
+
+def test_each_training_in_a_process_has_its_own_precision():
+    seen = []
+
+    def losses(precision):
+        model = small_net(20)
+        model[0].register_forward_hook(lambda module, args, out: seen.append(out.dtype))
+        _, history = quick(model, precision=precision)
+        dtypes = set(seen)
+        seen.clear()
+        return history.train_loss[0], dtypes
+
+    full, dtypes = losses("no")
+    assert dtypes == {torch.float32}
+    half, dtypes = losses("bf16")
+    assert torch.bfloat16 in dtypes
+    assert half == pytest.approx(full, rel=0.05)
+    assert losses("no") == (full, {torch.float32})
