@@ -114,9 +114,9 @@ def test_validation_is_free_running_and_teacher_forced_where_it_says_so():
 
 def test_a_killed_training_ends_with_the_same_weights(tmp_path):
     code = (
-        "import os, signal, sys; sys.path.insert(0, sys.argv[1])\n"
+        "import os, signal, sys; sys.path[:0] = sys.argv[4:]\n"
         "import torch; torch.set_num_threads(1)\n"
-        "import test_captioning as t; from helpers import captioning\n"
+        "import test_training as t; from helpers.captions import training as captioning\n"
         "real, calls = captioning.caption_loss, [0]\n"
         "def counted(*a, **k):\n"
         "    calls[0] += 1\n"
@@ -127,8 +127,10 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path):
         "os.write(1, f\"{t.weights_checksum(model)} {history.drop(columns='seconds').to_json()}\".encode())\n"
     )
 
+    here = Path(__file__).parent
+
     def start(folder, kill_at):
-        command = [sys.executable, "-c", code, str(Path(__file__).parent), str(folder), str(kill_at)]
+        command = [sys.executable, "-c", code, "-", str(folder), str(kill_at), str(here.parent), str(here)]
         return subprocess.run(command, capture_output=True, check=False, env=os.environ)
 
     assert start(tmp_path / "a", 20).returncode == -signal.SIGKILL

@@ -150,7 +150,8 @@ def test_diagrams_are_saved_without_a_warning(name, tmp_path):
 
 
 def test_figures_are_closed():
+    before = plt.get_fignums()
     diagrams.lp_balls()
     diagrams.sharp_and_flat()
     diagrams.vit_diagram(tiny())
-    assert plt.get_fignums() == []
+    assert plt.get_fignums() == before

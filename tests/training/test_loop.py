@@ -19,7 +19,8 @@ from helpers.data import Batches, ImageSet, load
 from helpers.training import Evaluation, evaluate, fit
 from helpers.training.checkpoints import CheckpointError, load_weights, save_weights, weights_checksum
 
-SCRIPT = Path(__file__).with_name("killed_training.py")
+TESTS = Path(__file__).parents[1]
+SCRIPT = TESTS / "killed_training.py"
 
 
 def sgd(model, lr=0.05):
@@ -59,7 +60,7 @@ def test_two_processes_train_as_one(tmp_path):
     found = {}
     for number in ("1", "2"):
         (tmp_path / number).mkdir()
-        script = SCRIPT.with_name("two_processes.py")
+        script = TESTS / "two_processes.py"
         done = subprocess.run(
             [sys.executable, script, tmp_path / number, number], capture_output=True, text=True, timeout=300
         )
@@ -217,14 +218,14 @@ def test_model_with_too_few_outputs():
 
 FULL_DISK = """
 import resource, signal, sys
-sys.path.insert(0, sys.argv[2])
-from test_training import *
+sys.path[:0] = sys.argv[2:]
+from test_loop import *
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 quick(folder=sys.argv[1])  # the first epoch fits on the disk
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # no file may grow past 20 kB any more: write() fails
 model = small_net()
 try:
-    from helpers.checkpoints import TrainingFolder
+    from helpers.training.checkpoints import TrainingFolder
     TrainingFolder(sys.argv[1], {}).save(2, model, {}, [], best=True)
 except CheckpointError as error:
     print(error)
@@ -233,7 +234,10 @@ except CheckpointError as error:
 
 def test_full_disk_keeps_the_previous_checkpoint(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, tmp_path / "run", SCRIPT.parent], capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", FULL_DISK, tmp_path / "run", TESTS, TESTS / "training"],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert "cannot write best.safetensors (File too large): free some space" in done.stdout, done.stderr
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["best.safetensors", "epoch_0001"]
