@@ -1,7 +1,15 @@
-"""In-memory batches against `DataLoader` with torchvision's transforms at 32 px; how fast the toy world is drawn."""
+"""In-memory batches against `DataLoader` with torchvision's transforms at 32 px; how fast the toy world is drawn; what
+loading a set costs in memory."""
 
+import io
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
+import zipfile
+from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -55,7 +63,34 @@ def drawing_speed():
     return statistics.median(rates)
 
 
+# In a process of its own; VmHWM and not getrusage, which a child takes over from its parent.
+LOADING = """
+from PIL import Image
+from helpers.data import load
+def memory(key):
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(key))
+Image.init()
+before = memory("VmRSS")
+images = load("made", "train").images
+print((memory("VmHWM") - before) / images.nbytes)
+"""
+
+
+def loading_cost(count=1_000, size=256):
+    """Peak growth of memory by the size of a set that is read from a zip (Linux only)."""
+    file = io.BytesIO()
+    to_pil_image(data.images[0]).resize((size, size)).save(file, "JPEG")
+    with tempfile.TemporaryDirectory() as root:
+        with zipfile.ZipFile(Path(root) / "made.zip", "w") as archive:
+            for number in range(count):
+                archive.writestr(f"made/train/class/{number}.jpg", file.getvalue())
+        run = [sys.executable, "-c", LOADING]
+        return float(subprocess.check_output(run, env=os.environ | {"DATA_ROOT": root}, text=True))
+
+
 if __name__ == "__main__":
+    if Path("/proc/self/status").exists():
+        print(f"loading 1,000 images of 256 px: {loading_cost():.2f} times the set's size in memory; goal 1.2")
     seconds(ours)  # warm up
     for workers in (0, 2):
         loader = DataLoader(AsTorchvision(), 128, shuffle=True, num_workers=workers)

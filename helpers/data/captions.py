@@ -1,4 +1,4 @@
-"""Photographs with captions: a folder, or the zip of one, with `images/` and `data.csv`."""
+"""Photographs with captions: a folder, or the zip of one, with `images/` and `data.csv`; or tables from the hub."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import io
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .folders import SUFFIXES, DataError, decode_image
-from .loading import data_root
+from . import hub
+from .folders import DAMAGED, SUFFIXES, DataError, Read, decode_image
+from .loading import data_root, fetch
 from .toy import Scenes
 
 TABLE, FOLDER = "data.csv", "images"
@@ -37,7 +38,7 @@ class CaptionSet:
 
     names: tuple[str, ...] = field(repr=False)
     captions: tuple[tuple[str, ...], ...] = field(repr=False)
-    read: Callable[[str], bytes] = field(repr=False)
+    read: Read = field(repr=False)
     source: str
     left_out: tuple[str, ...] = field(default=(), repr=False)
 
@@ -87,7 +88,8 @@ def toy_captions(scenes: Scenes) -> CaptionSet:
 
 
 def load_captions(name: str, table: str = TABLE) -> CaptionSet:
-    """The set `name` under `$DATA_ROOT`: `<name>/images/` and `<name>/data.csv`, or both in `<name>.zip`.
+    """The set `name` under `$DATA_ROOT`: `<name>/images/` and `<name>/data.csv` (or both in `<name>/dataset/`), or both
+    in `<name>.zip`; `coco-flickr-fa-40k` also as the hub's tables, which are downloaded where nothing else is.
 
     The table has a line `image,caption` for each caption, in UTF-8, with or without BOM. A header (either order) may
     come first; captions may hold commas, in quotes or not.
@@ -99,17 +101,35 @@ def load_captions(name: str, table: str = TABLE) -> CaptionSet:
         DataError: there is no such set, it is damaged, or none of its lines can be used.
     """
     root = data_root()
-    folder, archive = root / name, root / f"{name}.zip"
-    if (folder / table).is_file():
-        present = {file.name for file in (folder / FOLDER).glob("*") if file.suffix.lower() in SUFFIXES}
-        text, source = (folder / table).read_bytes(), f"folder {name}"
-        return _assembled(text, present, lambda image: (folder / FOLDER / image).read_bytes(), source, table)
+    archive = root / f"{name}.zip"
+    for folder in (root / name, root / name / "dataset"):
+        if (folder / table).is_file():
+            return _from_folder(folder, f"folder {name}", table)
     if archive.is_file():
         return _from_zip(archive, table)
-    raise DataError(
+    missing = (
         f"no captions {name}: neither {name}/{table} nor {name}.zip is in {root}. Put the set there (data/README.md "
         "says where it comes from), or set DATA_ROOT to the folder that has it."
     )
+    if name not in hub.SETS:
+        raise DataError(missing)
+    if not hub.tables(root, name, "train"):
+        fetch(root, name, (("the Hugging Face hub", hub.fetch),), missing)
+    return _from_hub(hub.tables(root, name, "train"), name)
+
+
+def _from_hub(files: Sequence[Path], name: str) -> CaptionSet:
+    found, read, left_out = hub.captioned(files, hub.SETS[name])
+    source = f"hub {hub.SETS[name].repository}, {len(files)} tables"
+    if not found:
+        raise DataError(f"no row of {name} ({source}) has a caption: get it again")
+    return CaptionSet(tuple(found), tuple(map(tuple, found.values())), read, source, tuple(left_out))
+
+
+def _from_folder(folder: Path, source: str, table: str) -> CaptionSet:
+    present = {file.name for file in (folder / FOLDER).glob("*") if file.suffix.lower() in SUFFIXES}
+    text = (folder / table).read_bytes()
+    return _assembled(text, present, lambda image: (folder / FOLDER / image).read_bytes(), source, table)
 
 
 def _from_zip(path: Path, table: str) -> CaptionSet:
@@ -121,14 +141,12 @@ def _from_zip(path: Path, table: str) -> CaptionSet:
             raise DataError(f"{path.name} holds no {table}: is it the right archive?")
         present = {parts[1]: file for parts, file in files.items() if parts[0] == FOLDER}
         text = archive.read(tables[0])
-    except (zipfile.BadZipFile, EOFError) as error:
+    except DAMAGED as error:
         raise DataError(f"{path.name} is damaged or cut short ({error}): download it again") from error
     return _assembled(text, present, lambda image: archive.read(present[image]), f"archive {path.name}", table)
 
 
-def _assembled(
-    data: bytes, present: Mapping[str, str] | set[str], read: Callable[[str], bytes], source: str, table: str
-) -> CaptionSet:
+def _assembled(data: bytes, present: Mapping[str, str] | set[str], read: Read, source: str, table: str) -> CaptionSet:
     """Lines and images brought together; what does not fit is noted."""
     try:
         text = data.decode("utf-8-sig")

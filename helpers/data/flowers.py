@@ -9,23 +9,19 @@ from __future__ import annotations
 import io
 import os
 import zipfile
-import zlib
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from .folders import DataError, Entry, _decode
+from .folders import DAMAGED, DataError, Read, decode_files
 from .images import ImageSet
-from .public import _scratch
+from .public import temporary_folder
 
 NAME = "flowers-102"
 ROWS = {"train": 1_020, "val": 1_020, "test": 6_149}
 SPLIT_KEY = {"train": "trnid", "val": "valid", "test": "tstid"}
 PARTS = ("jpg", "imagelabels.mat", "setid.mat")
-Open = Callable[[str], bytes]  # a file's name inside flowers-102/ to its bytes
 
 
 def read_local(root: Path, name: str, split: str, size: int | None) -> ImageSet | None:
@@ -40,24 +36,24 @@ def read_local(root: Path, name: str, split: str, size: int | None) -> ImageSet 
     if split not in ROWS:
         raise DataError(f"{NAME} has the splits {', '.join(ROWS)}, not {split!r}")
     if any((folder / part).exists() for part in PARTS):
-        files = {part for part in PARTS if (folder / part).is_file()}
-        files |= {f"jpg/{path.name}" for path in (folder / "jpg").glob("*.jpg")}
-        return _read(files, lambda file: (folder / file).read_bytes(), split, size, f"folder {NAME}")
+        files = {f"{NAME}/{part}" for part in PARTS if (folder / part).is_file()}
+        files |= {f"{NAME}/jpg/{path.name}" for path in (folder / "jpg").glob("*.jpg")}
+        return _read(files, lambda file: (root / file).read_bytes(), split, size, f"folder {NAME}")
     return _read_zip(archive, split, size) if archive.is_file() else None
 
 
 def _read_zip(path: Path, split: str, size: int | None) -> ImageSet | None:
     try:
         with zipfile.ZipFile(path) as archive:
-            files = {file.removeprefix(f"{NAME}/") for file in archive.namelist() if file.startswith(f"{NAME}/")}
-            if not any(file.split("/")[0] in PARTS for file in files):
+            files = {file for file in archive.namelist() if file.startswith(f"{NAME}/")}
+            if not any(file.split("/")[1] in PARTS for file in files):
                 return None
-            return _read(files, lambda file: archive.read(f"{NAME}/{file}"), split, size, f"archive {path.name}")
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            return _read(files, archive.read, split, size, f"archive {path.name}")
+    except DAMAGED as error:
         raise DataError(f"{path.name} is damaged or cut short ({error}): get it again") from error
 
 
-def _read(files: set[str], opened: Open, split: str, size: int | None, source: str) -> ImageSet:
+def _read(files: set[str], opened: Read, split: str, size: int | None, source: str) -> ImageSet:
     from torchvision.datasets import Flowers102
 
     classes, again = tuple(Flowers102.classes), f"({source}): delete it and get it again"
@@ -67,22 +63,21 @@ def _read(files: set[str], opened: Open, split: str, size: int | None, source: s
         raise DataError(f"setid.mat gives {NAME}/{split} {len(numbers):,} images, not {ROWS[split]:,} {again}")
     if len(label_of) < numbers.max() or set(label_of.tolist()) != set(range(1, len(classes) + 1)):
         raise DataError(f"imagelabels.mat is not a label in 1 .. {len(classes)} for every image {again}")
-    names = [f"jpg/image_{number:05d}.jpg" for number in numbers]
+    names = [f"{NAME}/jpg/image_{number:05d}.jpg" for number in numbers]
     if lacking := [name for name in names if name not in files]:
         raise DataError(f"{NAME}/{split} lacks {len(lacking)} of {len(names):,} images, such as {lacking[0]} {again}")
     labels = torch.from_numpy(label_of[numbers - 1] - 1)  # images and classes both count from 1
-    entries: list[Entry] = [("", f"{NAME}/{name}", lambda name=name: opened(name)) for name in names]
-    pixels = _decode(entries, NAME, split, source, size)
-    return replace(pixels, labels=labels, classes=classes)
+    images = decode_files(names, opened, f"{NAME}/{split}", size)
+    return ImageSet(images, labels, classes, NAME, split, source)
 
 
-def _table(files: set[str], opened: Open, file: str, key: str, again: str) -> np.ndarray:
+def _table(files: set[str], opened: Read, file: str, key: str, again: str) -> np.ndarray:
     """One vector of a MATLAB file."""
     from scipy.io import loadmat
 
-    if file not in files:
+    if f"{NAME}/{file}" not in files:
         raise DataError(f"{NAME} lacks {file} {again}")
-    content = opened(file)
+    content = opened(f"{NAME}/{file}")
     try:
         return np.atleast_1d(loadmat(io.BytesIO(content), squeeze_me=True)[key]).astype(np.int64)
     except Exception as error:  # scipy's reader raises whatever the damaged bytes lead it to
@@ -93,7 +88,7 @@ def fetch(root: Path, name: str) -> None:
     """Download through torchvision, which checks the MD5s, and move the parts into place, the tables last."""
     from torchvision.datasets import Flowers102
 
-    with _scratch(root) as scratch:
+    with temporary_folder(root) as scratch:
         Flowers102(scratch, download=True)
         for part in PARTS:
             os.replace(scratch / NAME / part, root / name / part)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import batched
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -18,8 +20,8 @@ from tqdm import tqdm
 from .images import ImageSet
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp"}
-Read = Callable[[], bytes]
-Entry = tuple[str, str, Read]  # class name, name to show in an error, how to get the bytes
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)  # what a broken zip raises
+Read = Callable[[str], bytes]  # the name of a file in the set to its bytes
 
 
 class DataError(RuntimeError):
@@ -32,54 +34,101 @@ def read_folder(root: Path, name: str, split: str, size: int | None = None) -> I
     Args:
         size: the shorter side is resized to it and the middle cropped; None: the images have one size already.
     """
-    folder = root / name / split
-    entries: list[Entry] = []
-    for class_folder in sorted(path for path in folder.iterdir() if path.is_dir()):
-        files = sorted(path for path in class_folder.iterdir() if path.suffix.lower() in SUFFIXES)
-        if not files:
-            raise DataError(f"class folder {name}/{split}/{class_folder.name} holds no image: extract the set again")
-        entries += [
-            (class_folder.name, f"{name}/{split}/{class_folder.name}/{path.name}", path.read_bytes) for path in files
-        ]
-    return _decode(entries, name, split, f"folder {name}/{split}", size)
+    files: list[str] = []
+    for label in sorted(entry.name for entry in os.scandir(root / name / split) if entry.is_dir()):
+        folder = f"{name}/{split}/{label}"
+        found = sorted(f"{folder}/{file}" for file in os.listdir(root / folder) if _is_image(file))
+        if not found:
+            raise DataError(f"class folder {folder} holds no image: extract the set again")
+        files += found
+    return _labelled(files, lambda file: (root / file).read_bytes(), name, split, f"folder {name}/{split}", size)
 
 
 def read_zip(path: Path, name: str, split: str, size: int | None = None) -> ImageSet:
     """The same layout inside `<name>.zip`, read without extracting it. Damaged zips raise DataError."""
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = list(_zip_entries(archive, name, split))
-            return _decode(entries, name, split, f"archive {path.name}", size)
-    except (zipfile.BadZipFile, EOFError) as error:
+            files, read = _slim(archive, f"{name}/{split}/")
+            return _labelled(files, read, name, split, f"archive {path.name}", size)
+    except DAMAGED as error:
         raise DataError(f"{path.name} is damaged or cut short ({error}): download it again") from error
 
 
-def _zip_entries(archive: zipfile.ZipFile, name: str, split: str) -> Iterator[Entry]:
-    for info in sorted(archive.infolist(), key=lambda info: info.filename):
-        parts = PurePosixPath(info.filename).parts
-        if len(parts) == 4 and parts[:2] == (name, split) and PurePosixPath(parts[3]).suffix.lower() in SUFFIXES:
-            # Opened by name: a ZipFile reads from one shared file, and is locked for that.
-            yield parts[2], info.filename, lambda info=info: archive.read(info)
+def _slim(archive: zipfile.ZipFile, start: str) -> tuple[list[str], Read]:
+    """The images `<start><class>/<image>`, and `archive.read` for them.
+
+    A zip's directory takes 700 bytes for each file, a quarter of a small image. So what is needed of it goes into
+    arrays, and all that was made with it is let go, the names too (else they would hold its memory).
+    """
+    found = sorted(file for file in archive.namelist() if file.startswith(start) and _is_image(file))
+    found = [file for file in found if file.count("/") == 3]
+    kept = ("header_offset", "compress_size", "file_size", "CRC", "compress_type", "flag_bits")
+    columns = {
+        key: np.fromiter((getattr(archive.getinfo(file), key) for file in found), np.int64, len(found)) for key in kept
+    }
+    text = "\n".join(found)
+    del found
+    archive.filelist.clear()
+    archive.NameToInfo.clear()
+    files = text.split("\n") if text else []
+    row_of = {file: row for row, file in enumerate(files)}
+
+    def read(file: str) -> bytes:
+        info = zipfile.ZipInfo(file)
+        for key, column in columns.items():
+            setattr(info, key, int(column[row_of[file]]))
+        return archive.read(info)
+
+    return files, read
 
 
-def _decode(entries: list[Entry], name: str, split: str, source: str, size: int | None) -> ImageSet:
-    if not entries:
+def _is_image(file: str) -> bool:
+    return PurePosixPath(file).suffix.lower() in SUFFIXES
+
+
+def _labelled(files: list[str], read: Read, name: str, split: str, source: str, size: int | None) -> ImageSet:
+    """Images whose class is the folder they lie in."""
+    if not files:
         raise DataError(f"{source} holds no image under {name}/{split}/<class>/: is it the right archive?")
-    classes = tuple(sorted({entry[0] for entry in entries}))
+    labels = [file.rsplit("/", 2)[1] for file in files]
+    classes = tuple(sorted(set(labels)))
     number = {label: index for index, label in enumerate(classes)}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        pixels = list(
-            tqdm(
-                pool.map(lambda entry: decode_image(entry[2](), entry[1], size), entries),
-                total=len(entries),
-                desc=f"reading {name}/{split}",
-                leave=False,
-                mininterval=1,
-            )
-        )
-    return ImageSet(
-        stack(pixels, name), torch.tensor([number[entry[0]] for entry in entries]), classes, name, split, source
-    )
+    images = decode_files(files, read, f"{name}/{split}", size)
+    return ImageSet(images, torch.tensor([number[label] for label in labels]), classes, name, split, source)
+
+
+def decode_files(files: Sequence[str], read: Read, shown: str, size: int | None) -> Tensor:
+    """uint8 `(N, 3, H, W)` of image files, in their order; `shown` names the set in a message."""
+    return filled(files, len(files), lambda file: decode_image(read(file), file, size), shown)
+
+
+def filled[Item](items: Iterable[Item], count: int, decode: Callable[[Item], np.ndarray], shown: str) -> Tensor:
+    """uint8 `(count, 3, H, W)`, each item decoded to uint8 `(H, W, 3)` by a thread, straight into its place.
+
+    Next to the tensor itself nothing of the set's size is held: not the decoded images, and no future for each.
+
+    Raises:
+        DataError: two images differ in size.
+    """
+    items = iter(items)
+    first = decode(next(items))
+    images = torch.empty(count, 3, *first.shape[:2], dtype=torch.uint8)
+    images[0] = torch.from_numpy(first.transpose(2, 0, 1).copy())
+    places = images.numpy()
+
+    def place(numbered: tuple[int, Item]) -> None:
+        pixels = decode(numbered[1])
+        if pixels.shape != first.shape:
+            sizes = " and ".join("{1} x {0}".format(*array.shape) for array in (first, pixels))
+            raise DataError(f"images of {shown} differ in size, such as {sizes}: pass `size=` to `load`")
+        places[numbered[0]] = pixels.transpose(2, 0, 1)
+
+    bar = tqdm(total=count, initial=1, desc=f"reading {shown}", leave=False, mininterval=1)
+    with ThreadPoolExecutor(os.cpu_count()) as pool, bar:
+        for part in batched(enumerate(items, 1), 512):
+            for _ in pool.map(place, part):
+                bar.update()
+    return images
 
 
 def decode_image(data: bytes, shown: str, size: int | None = None) -> np.ndarray:
@@ -89,10 +138,10 @@ def decode_image(data: bytes, shown: str, size: int | None = None) -> np.ndarray
             image = image.convert("RGB")
     except (UnidentifiedImageError, OSError, ValueError) as error:
         raise DataError(f"{shown} is not an image that can be read ({error}): delete it or get it again") from error
-    return np.asarray(image if size is None else _fit(image, size))
+    return np.asarray(image if size is None else fit(image, size))
 
 
-def _fit(image: Image.Image, size: int) -> Image.Image:
+def fit(image: Image.Image, size: int) -> Image.Image:
     """Shorter side to `size`, then the middle `size` x `size` pixels: shapes keep their proportions."""
     scale = size / min(image.size)
     image = image.resize(
@@ -100,13 +149,3 @@ def _fit(image: Image.Image, size: int) -> Image.Image:
     )
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return image.crop((left, top, left + size, top + size))
-
-
-def stack(pixels: list[np.ndarray], name: str) -> Tensor:
-    """uint8 `(H, W, 3)` arrays to one uint8 `(N, 3, H, W)` tensor; they must have one size."""
-    shapes = {array.shape for array in pixels}
-    if len(shapes) > 1:
-        raise DataError(
-            f"images of {name} have {len(shapes)} sizes, such as {sorted(shapes)[:3]}: pass `size=` to `load`"
-        )
-    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import flowers, public, toy
+from . import flowers, hub, miniplaces, public, toy
 from .folders import DataError, read_folder, read_zip
 from .images import ImageSet
 
-Fetch = Callable[[Path, str], None]  # data root, set name: leaves files that `public.read_local` can read, or raises
+Fetch = Callable[[Path, str], None]  # data root, set name: leaves files there that can be read, or raises
+READERS = (hub.read_local, public.read_local, flowers.read_local, miniplaces.read_local)
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,13 @@ class Known:
     fetch: tuple[tuple[str, Fetch], ...]
 
 
-HUB, TORCHVISION = ("the Hugging Face hub", public.fetch_hub), ("torchvision's host", public.fetch_torchvision)
+HUB, TORCHVISION = ("the Hugging Face hub", hub.fetch), ("torchvision's host", public.fetch)
 KNOWN = {
-    "cifar10": Known({"train": 50_000, "test": 10_000}, 10, (HUB, TORCHVISION)),
-    "cifar100": Known({"train": 50_000, "test": 10_000}, 100, (HUB, TORCHVISION)),
+    "cifar10": Known(hub.SETS["cifar10"].rows, 10, (HUB, TORCHVISION)),
+    "cifar100": Known(hub.SETS["cifar100"].rows, 100, (HUB, TORCHVISION)),
     "flowers-102": Known(flowers.ROWS, 102, (("torchvision's host", flowers.fetch),)),
+    "miniplaces": Known(miniplaces.COUNTS, 100, (("its course's host", miniplaces.fetch),)),
+    "tomato-leaf-hub": Known(hub.SETS["tomato-leaf-hub"].rows, 10, (HUB,)),
 }
 
 
@@ -42,11 +45,11 @@ def data_root() -> Path:
 def load(name: str, split: str, *, size: int | None = None, download: bool = True) -> ImageSet:
     """Load one split of a set into memory.
 
-    Looks under `$DATA_ROOT` (default `data/`) for `<name>/` (torchvision's files, a downloaded copy, or
+    Looks under `$DATA_ROOT` (default `data/`) for `<name>/` (the public source's own files, or
     `{split}/<class>/<image>`), then for `<name>.zip`, then at the public source. The toy sets are drawn, not read.
 
     Args:
-        name: `"cifar10"`, `"cifar100"`, `"flowers-102"`, one of `toy.SETS`, or any set that lies under `$DATA_ROOT`.
+        name: one of `KNOWN`, one of `toy.SETS`, or any set that lies under `$DATA_ROOT`.
         split: `"train"`, `"val"` or `"test"`, as far as the set has it.
         size: side in pixels to resize and crop to; None keeps the images as they are (toy: 32).
         download: False never touches the network.
@@ -58,8 +61,8 @@ def load(name: str, split: str, *, size: int | None = None, download: bool = Tru
         return toy.load(name, split, size or 32)
     root = data_root()
     found = _read(root, name, split, size)
-    if found is None and name in KNOWN and download:
-        _fetch(root, name)
+    if found is None and download and name in KNOWN and split in KNOWN[name].counts:
+        fetch(root, name, KNOWN[name].fetch, _missing(root, name, split, download))
         found = _read(root, name, split, size)
     if found is None:
         raise DataError(_missing(root, name, split, download))
@@ -68,7 +71,7 @@ def load(name: str, split: str, *, size: int | None = None, download: bool = Tru
 
 def _read(root: Path, name: str, split: str, size: int | None) -> ImageSet | None:
     """The set from disk, or None where nothing of it is there."""
-    for reader in (public.read_local, flowers.read_local):
+    for reader in READERS:
         if (local := reader(root, name, split, size)) is not None:
             return local
     if (root / name / split).is_dir():
@@ -78,8 +81,8 @@ def _read(root: Path, name: str, split: str, size: int | None) -> ImageSet | Non
     return None
 
 
-def _fetch(root: Path, name: str) -> None:
-    """Try the public sources in turn; what each said goes into the one error if all fail."""
+def fetch(root: Path, name: str, sources: Sequence[tuple[str, Fetch]], missing: str) -> None:
+    """Try the public sources in turn; what each said follows `missing` in the one error if all fail."""
     said = []
     try:
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -87,12 +90,12 @@ def _fetch(root: Path, name: str) -> None:
         raise DataError(
             f"cannot write to the data folder {root} ({error.strerror}): set DATA_ROOT to a folder you may write to"
         ) from error
-    for source, fetch in KNOWN[name].fetch:
+    for source, fetched in sources:
         try:
-            return fetch(root, name)
+            return fetched(root, name)
         except Exception as error:  # whatever the network or a host does, the next source may still work
             said.append(f"{source}: {type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}")
-    raise DataError(f"{_missing(root, name, 'train', True)}\nTried to download it, and failed:\n  " + "\n  ".join(said))
+    raise DataError(f"{missing}\nTried to download it, and failed:\n  " + "\n  ".join(said))
 
 
 def _missing(root: Path, name: str, split: str, download: bool) -> str:
@@ -110,6 +113,6 @@ def _complete(found: ImageSet) -> ImageSet:
     known, where = KNOWN.get(found.name), f"{found.name}/{found.split}"
     if known and len(found.classes) != known.classes:
         raise DataError(f"{where} has {len(found.classes)} classes, not {known.classes} ({found.source}): get it again")
-    if known and len(found) > known.counts[found.split]:
+    if known and len(found) > known.counts.get(found.split, len(found)):
         raise DataError(f"{where} has {len(found)} images, more than the {known.counts[found.split]} it should have")
     return found

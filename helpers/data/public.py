@@ -1,66 +1,29 @@
-"""CIFAR as the public hosts give it: the Hugging Face copy (parquet) and torchvision's own files."""
+"""CIFAR in torchvision's own files, and the folder that downloads are made in."""
 
 from __future__ import annotations
 
-import json
 import os
+import pickle
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image
+from torch import Tensor
 
-from .folders import DataError, decode_image, stack
+from .folders import DataError, filled, fit
 from .images import ImageSet
 
-LABEL = {"cifar10": "label", "cifar100": "fine_label"}
-HUB_FOLDER = {"cifar10": "plain_text", "cifar100": "cifar100"}
-TORCHVISION_FOLDER = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
-ROWS = {"train": 50_000, "test": 10_000}
-
-
-def read_local(root: Path, name: str, split: str, size: int | None) -> ImageSet | None:
-    """The downloaded parquet or torchvision's folder under `root`, or None if there is neither."""
-    if (root / name / f"{split}.parquet").is_file():
-        return read_parquet(root / name / f"{split}.parquet", name, split, size)
-    for parent in (root / name, root):
-        if name in TORCHVISION_FOLDER and split in ROWS and (parent / TORCHVISION_FOLDER[name]).is_dir():
-            return _read_torchvision(parent, name, split, size)
-    return None
-
-
-def fetch_hub(root: Path, name: str) -> None:
-    """Download the hub's copy `uoft-cs/<name>`; each split is renamed into place when its row count is right."""
-    from huggingface_hub import hf_hub_download
-
-    with _scratch(root) as scratch:
-        for split, rows in ROWS.items():
-            file = hf_hub_download(
-                f"uoft-cs/{name}",
-                f"{HUB_FOLDER[name]}/{split}-00000-of-00001.parquet",
-                repo_type="dataset",
-                local_dir=scratch,
-            )
-            found = len(pd.read_parquet(file, columns=[LABEL[name]]))
-            if found != rows:
-                raise DataError(f"the hub's {name}/{split} has {found} rows, not {rows}")
-            os.replace(file, root / name / f"{split}.parquet")
-
-
-def fetch_torchvision(root: Path, name: str) -> None:
-    """Download through torchvision, which checks the MD5, and rename the extracted folder into place."""
-    with _scratch(root) as scratch:
-        _torchvision_class(name)(scratch, download=True)
-        os.replace(scratch / TORCHVISION_FOLDER[name], root / name / TORCHVISION_FOLDER[name])
+LABEL = {"cifar10": b"labels", "cifar100": b"fine_labels"}
 
 
 @contextmanager
-def _scratch(root: Path) -> Iterator[Path]:
+def temporary_folder(root: Path) -> Iterator[Path]:
     """A folder on the same disk (a rename must not copy), gone afterwards."""
     folder = Path(tempfile.mkdtemp(prefix=".download-", dir=root))
     try:
@@ -69,42 +32,86 @@ def _scratch(root: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def read_parquet(path: Path, name: str, split: str, size: int | None) -> ImageSet:
-    """The hub's table: a column of encoded images, a column of labels, class names in the file's metadata."""
-    import pyarrow
-    import pyarrow.parquet as parquet
+def read_local(root: Path, name: str, split: str, size: int | None) -> ImageSet | None:
+    """CIFAR from torchvision's folder under `root/<name>` or `root`, or None if there is none.
 
-    try:
-        table = parquet.read_table(path)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise DataError(f"{name}/{path.name} is damaged ({error}): delete it, it is downloaded again") from error
-    pixels = [
-        decode_image(cell["bytes"], f"row {row} of {name}/{path.name}", size)
-        for row, cell in enumerate(table["img"].to_pylist())
-    ]
-    features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
-    labels = torch.tensor(table[LABEL[name]].to_pylist())
-    return ImageSet(
-        stack(pixels, name), labels, tuple(features[LABEL[name]]["names"]), name, split, f"hub uoft-cs/{name}"
-    )
+    Raises:
+        DataError: a file is missing or has another MD5 than torchvision's.
+    """
+    if name not in LABEL or split not in ("train", "test"):
+        return None
+    folders = (parent / _torchvision_class(name).base_folder for parent in (root / name, root))
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    return None if folder is None else _read(folder, name, split, size)
 
 
-def _read_torchvision(parent: Path, name: str, split: str, size: int | None) -> ImageSet:
-    try:
-        data = _torchvision_class(name)(parent, train=split == "train", download=False)
-    except RuntimeError as error:
-        raise DataError(
-            f"{name}/{TORCHVISION_FOLDER[name]} is damaged ({error}): delete it, it is downloaded again"
-        ) from error
-    pixels = [image if size is None else Image.fromarray(image).resize((size, size)) for image in data.data]
-    return ImageSet(
-        stack([np.asarray(image) for image in pixels], name),
-        torch.tensor(data.targets),
-        tuple(data.classes),
-        name,
-        split,
-        "torchvision files",
-    )
+def fetch(root: Path, name: str) -> None:
+    """Download through torchvision, which checks the MD5, and rename the extracted folder into place."""
+    kind = _torchvision_class(name)
+    with temporary_folder(root) as scratch:
+        kind(scratch, download=True)
+        os.replace(scratch / kind.base_folder, root / name / kind.base_folder)
+
+
+def _read(folder: Path, name: str, split: str, size: int | None) -> ImageSet:
+    """Read without torchvision's class, which holds the set three times over."""
+    kind = _torchvision_class(name)
+    entries = kind.train_list if split == "train" else kind.test_list
+    files = [_checked(folder, *entry, name) for entry in [*entries, (kind.meta["filename"], kind.meta["md5"])]]
+    pixels = np.empty((sum(file.stat().st_size for file in files) // 3_072, 3_072), np.uint8)  # names need a few rows
+    labels: list[int] = []
+    for file in files[:-1]:
+        labels += _unpickled(file, pixels[len(labels) :])[LABEL[name]]
+    images = torch.from_numpy(pixels[: len(labels)]).view(-1, 3, 32, 32)
+    if size is not None:
+        images = filled(images, len(images), lambda image: _resized(image, size), f"{name}/{split}")
+    classes = tuple(label.decode() for label in _unpickled(files[-1], pixels[:0])[kind.meta["key"].encode()])
+    return ImageSet(images, torch.tensor(labels), classes, name, split, "torchvision files")
+
+
+def _resized(image: Tensor, size: int) -> np.ndarray:
+    return np.asarray(fit(Image.fromarray(image.permute(1, 2, 0).numpy()), size))
+
+
+def _checked(folder: Path, file: str, md5: str, name: str) -> Path:
+    from torchvision.datasets.utils import check_integrity
+
+    if not check_integrity(folder / file, md5):
+        raise DataError(f"{name}/{folder.name}/{file} is missing or damaged: delete {folder.name} and get it again")
+    return folder / file
+
+
+def _unpickled(path: Path, pixels: np.ndarray) -> dict[bytes, list]:
+    with path.open("rb") as file:
+        return _Unpickler(_File(file, pixels), encoding="bytes").load()
+
+
+class _File:
+    """A pickle's bytes, its pixels apart: those are read straight into `pixels`, and the pickle gets none."""
+
+    def __init__(self, file: BinaryIO, pixels: np.ndarray) -> None:
+        self.file, self.pixels, self.readline = file, pixels.reshape(-1), file.readline
+
+    def read(self, count: int) -> bytes:
+        if count < 3_072:  # nothing else is that long
+            return self.file.read(count)
+        self.file.readinto(self.pixels[:count])
+        return b""
+
+
+class _Unpickler(pickle._Unpickler):  # in Python: the one in C copies each string that it reads
+    """Makes lists, numbers and names; what a file asks for beyond that is never looked up."""
+
+    def find_class(self, module: str, name: str) -> type:
+        return _Ignored
+
+
+class _Ignored:
+    """Stands for numpy's array and its parts."""
+
+    def __init__(self, *arguments: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
 
 
 def _torchvision_class(name: str) -> type:

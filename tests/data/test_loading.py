@@ -1,17 +1,13 @@
 """Loading: every layout gives the same set, and every kind of damage gives one clear error."""
 
-import hashlib
-import json
 import os
-import pickle
 import zipfile
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet as parquet
 import pytest
 import torch
 from conftest import made_images, png, toy_set, write_folder, zip_folder
+from made import write_pickle
 
 from helpers.contract import check_labels, check_pixels, to_uint8
 from helpers.data import DataError, ImageSet, load, loading, public, toy
@@ -35,88 +31,58 @@ def test_folder_and_zip_give_the_same_set(data_root):
     assert from_zip.checksum() == from_folder.checksum()
 
 
-def write_parquet(path, pixels, labels, names):
-    info = {"info": {"features": {"fine_label": {"names": list(names)}}}}
-    rows = {"img": [{"bytes": png(image), "path": None} for image in pixels], "fine_label": labels}
-    table = pyarrow.table(rows).replace_schema_metadata({"huggingface": json.dumps(info)})
-    parquet.write_table(table, path)
-
-
 @pytest.fixture
 def tiny_cifar100(monkeypatch):
     """Say that CIFAR-100 has 4 + 4 images of 2 classes."""
-    known = loading.Known({"train": 4, "test": 4}, 2, loading.KNOWN["cifar100"].fetch)
-    monkeypatch.setitem(loading.KNOWN, "cifar100", known)
-    monkeypatch.setattr(public, "ROWS", {"train": 4, "test": 4})
+    monkeypatch.setitem(loading.KNOWN, "cifar100", loading.Known({"train": 4, "test": 4}, 2, ()))
 
 
-def test_hub_copy_is_downloaded_checked_and_kept(data_root, tmp_path, tiny_cifar100, monkeypatch):
-    pixels, asked = made_images(4), []
-
-    def hub(repository, file, repo_type, local_dir):
-        asked.append(file)
-        write_parquet(local_dir / "got.parquet", pixels, [1, 0, 1, 0], ("apple", "bear"))
-        return str(local_dir / "got.parquet")
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", hub)
-    data = load("cifar100", "train")
-    assert asked == ["cifar100/train-00000-of-00001.parquet", "cifar100/test-00000-of-00001.parquet"]
-    assert (data.labels.tolist(), data.classes) == ([1, 0, 1, 0], ("apple", "bear"))
-    np.testing.assert_array_equal(pixels_of(data), pixels)
-    assert load("cifar100", "test", download=False).checksum() == data.checksum()
-    assert sorted(path.name for path in (data_root / "cifar100").iterdir()) == ["test.parquet", "train.parquet"]
-    assert not list(data_root.glob(".download-*"))
-
-
-def test_short_download_is_not_kept(data_root, tiny_cifar100, monkeypatch):
-    def hub(repository, file, repo_type, local_dir):
-        write_parquet(local_dir / "got.parquet", made_images(3), [0, 1, 0], ("apple", "bear"))
-        return str(local_dir / "got.parquet")
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", hub)
-    monkeypatch.setattr(public, "_torchvision_class", no_network)
-    with pytest.raises(DataError, match="3 rows, not 4"):
-        load("cifar100", "train")
-    assert not list((data_root / "cifar100").iterdir())
-
-
-def no_network(*args, **kwargs):
-    raise ConnectionError("no route to host")
-
-
-def test_no_network_names_both_sources_and_the_way_out(data_root, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", no_network)
-    monkeypatch.setattr(public, "_torchvision_class", no_network)
-    with pytest.raises(
-        DataError, match="(?s)cifar100.zip.*DATA_ROOT.*PROFILE=toy.*hub: ConnectionError.*host: ConnectionError"
-    ):
-        load("cifar100", "train")
-
-
-def test_torchvision_files_are_read(data_root, monkeypatch):
-    folder = data_root / "cifar100" / "cifar-100-python"
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_torchvision_files_are_read(data_root, monkeypatch, name):
+    kind = public._torchvision_class(name)
+    folder = data_root / name / kind.base_folder
     folder.mkdir(parents=True)
-    pixels, names = made_images(4, 32), [f"class {i}" for i in range(100)]
-    files = {
-        "train": {"data": pixels.transpose(0, 3, 1, 2).reshape(4, -1), "fine_labels": [3, 1, 99, 0]},
-        "meta": {"fine_label_names": names},
+    pixels, labels = made_images(6, 32), [3, 1, 9, 0, 2, 9]
+    parts = [slice(0, 3), slice(3, 6)] if name == "cifar10" else [slice(0, 6)]
+    md5s = [
+        write_pickle(
+            folder / f"part{number}",
+            {b"data": pixels[part].transpose(0, 3, 1, 2).reshape(-1, 3072), public.LABEL[name]: labels[part]},
+        )
+        for number, part in enumerate(parts)
+    ]
+    names = [f"class {i}".encode() for i in range(10 if name == "cifar10" else 100)]
+    meta = {
+        "filename": "meta",
+        "key": kind.meta["key"],
+        "md5": write_pickle(folder / "meta", {kind.meta["key"].encode(): names}),
     }
-    for name, content in files.items():
-        (folder / name).write_bytes(pickle.dumps(content))
-    from torchvision.datasets import CIFAR100
-
-    def entry(name):
-        return [name, hashlib.md5((folder / name).read_bytes()).hexdigest()]
-
-    monkeypatch.setattr(CIFAR100, "train_list", [entry("train")])
-    monkeypatch.setattr(CIFAR100, "test_list", [])
-    monkeypatch.setattr(CIFAR100, "meta", {"filename": "meta", "key": "fine_label_names", "md5": entry("meta")[1]})
-    data = load("cifar100", "train", download=False)
-    assert (data.labels.tolist(), data.source) == ([3, 1, 99, 0], "torchvision files")
+    monkeypatch.setattr(kind, "train_list", [[f"part{number}", md5] for number, md5 in enumerate(md5s)])
+    monkeypatch.setattr(kind, "test_list", [])
+    monkeypatch.setattr(kind, "meta", meta)
+    data = load(name, "train", download=False)
+    assert (data.labels.tolist(), data.source) == (labels, "torchvision files")
+    assert data.classes[:2] == ("class 0", "class 1")
     np.testing.assert_array_equal(pixels_of(data), pixels)
-    (folder / "train").write_bytes(b"cut short")
-    with pytest.raises(DataError, match="damaged"):
-        load("cifar100", "train", download=False)
+    np.testing.assert_array_equal(pixels_of(data), torchvision_reads(kind, data_root / name))
+    assert load(name, "train", size=16, download=False).images.shape == (6, 3, 16, 16)
+    (folder / "part0").write_bytes(b"cut short")
+    with pytest.raises(DataError, match="part0 is missing or damaged: delete .* and get it again"):
+        load(name, "train", download=False)
+
+
+def torchvision_reads(kind, root) -> np.ndarray:
+    return kind(root, train=True).data
+
+
+def test_a_pickle_runs_nothing(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "made"),)
+
+    write_pickle(tmp_path / "evil", {b"labels": Evil()})
+    public._unpickled(tmp_path / "evil", np.empty(0, np.uint8))
+    assert not (tmp_path / "made").exists()
 
 
 def test_size_resizes_the_short_side_and_crops_the_middle(data_root):
@@ -125,7 +91,7 @@ def test_size_resizes_the_short_side_and_crops_the_middle(data_root):
     (data_root / "wide" / "train" / "one").mkdir(parents=True)
     (data_root / "wide" / "train" / "one" / "a.png").write_bytes(png(wide))
     (data_root / "wide" / "train" / "one" / "b.png").write_bytes(png(wide[:, 10:20]))
-    with pytest.raises(DataError, match="2 sizes.*pass `size=`"):
+    with pytest.raises(DataError, match="wide/train differ in size, such as 30 x 10 and 10 x 10: pass `size=`"):
         load("wide", "train")
     data = load("wide", "train", size=10)
     assert data.images.shape == (2, 3, 10, 10)
@@ -211,9 +177,10 @@ def test_more_images_than_there_are(data_root, tiny_cifar100):
         load("cifar100", "train")
 
 
-def test_split_has_no_fetcher(data_root):
+def test_a_split_that_no_source_has_is_not_downloaded(data_root, monkeypatch):
+    monkeypatch.setattr(loading, "fetch", lambda *args: pytest.fail("downloads"))
     with pytest.raises(DataError, match="cifar100/val"):
-        load("cifar100", "val", download=False)
+        load("cifar100", "val")
 
 
 def test_divide_is_disjoint_stratified_and_seeded():
