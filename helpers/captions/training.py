@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from ..contract import epoch_seed, eval_mode, seeded
+from ..contract import epoch_seed, eval_mode, seeded, tqdm
 from ..training.checkpoints import TrainingFolder, weights_checksum
 from .decoder import CaptionDecoder, caption_loss
 from .scores import bleu
