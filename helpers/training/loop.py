@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ..contract import check_labels, epoch_seed, eval_mode, seeded, tqdm
 from ..data import Batches
-from .checkpoints import TrainingFolder, weights_checksum
+from .checkpoints import TrainingFolder, improved, weights_checksum
 from .evaluation import Attack, Loss, Objective, check_outputs, evaluate, hits
 from .step import Step, mixed_forward, plain_state
 
@@ -85,7 +84,8 @@ class Training:
             for epoch in range(len(history), self.epochs):
                 history.append(self._epoch(step, epoch, bar))
                 if store and step.main:
-                    store.save(epoch + 1, self.model, step.state(), history, self._improved(history), step.ran())
+                    best = improved(history, self.monitor)
+                    store.save(epoch + 1, self.model, step.state(), history, best, step.ran())
         return history
 
     def settings(self) -> dict[str, Any]:
@@ -174,11 +174,6 @@ class Training:
         loss, *correct, count = totals
         shares = {f"{name}_top{k}": right / count for k, right in zip(self.topk, correct, strict=True)}
         return {f"{name}_loss": loss / count} | shares
-
-    def _improved(self, history: list[Row]) -> bool:
-        """Whether the last epoch is the best; with nothing watched it always is."""
-        best = max((row.get(self.monitor, -math.inf) for row in history[:-1]), default=-math.inf)
-        return history[-1].get(self.monitor, math.inf) > best
 
 
 def fit(
