@@ -1,12 +1,19 @@
-"""The rules of the house as code: what pixels and labels are, a model's mode, and seeds. Every room may use it."""
+"""The rules of the house as code: pixels, labels, logits, a model's mode and gradients, seeds. For every room."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import TqdmWarning
+
+with warnings.catch_warnings():  # a notebook without ipywidgets gets a bar of text, and no advice
+    warnings.simplefilter("ignore", TqdmWarning)
+    from tqdm.auto import tqdm as tqdm
 
 
 @contextmanager
@@ -18,6 +25,17 @@ def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def gradients_on(model: nn.Module, images: Tensor) -> Iterator[Tensor]:
+    """Eval mode with gradients, whatever the caller has set; gives a copy of the images that may take part in them.
+
+    Without autocast, since small gradients round to zero in fp16.
+    """
+    plain, device = torch.inference_mode(False), images.device.type
+    with eval_mode(model), plain, torch.enable_grad(), torch.autocast(device, enabled=False):
+        yield images.detach().clone()
 
 
 @contextmanager
@@ -34,14 +52,39 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return seed * 1_000_003 + epoch
 
 
-def check_labels(labels: Tensor, classes: int) -> None:
-    """Raise ValueError unless `labels` is int64 `(N,)` with every value in `0 .. classes - 1`."""
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Minus the log-probability of the label, in nats, `(N,)`; its gradient fades where the model is nearly certain."""
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def check_logits(logits: Tensor, images: Tensor, highest: int = -1) -> None:
+    """Raise ValueError unless `logits` are `(N, classes)` for N images; `highest` is the largest class asked for."""
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else ()
+    if len(shape) != 2 or shape[0] != len(images) or shape[1] <= highest:
+        raise ValueError(
+            f"the model returns {shape or type(logits).__name__} for {len(images)} images: logits must be "
+            f"(N, classes), with more than {max(highest, 0)} classes for these labels"
+        )
+
+
+def check_values(values: Tensor, logits: Tensor) -> None:
+    """Raise ValueError unless a loss or score gave one number an image, `(N,)`."""
+    if values.shape != logits.shape[:1]:
+        raise ValueError(
+            f"a loss or score must give one number for each image, not {tuple(values.shape)}: use reduction='none'"
+        )
+
+
+def check_labels(labels: Tensor, classes: int, images: Tensor | None = None) -> None:
+    """Raise ValueError unless `labels` is int64 `(N,)`, one an image, with every value in `0 .. classes - 1`."""
     if labels.dtype != torch.int64 or labels.ndim != 1:
         raise ValueError(f"labels must be int64 (N,), got {labels.dtype} {tuple(labels.shape)}")
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise ValueError(
             f"labels must lie in 0 .. {classes - 1}, got {int(labels.min())} .. {int(labels.max())}: are they 1-based?"
         )
+    if images is not None and len(images) != len(labels):
+        raise ValueError(f"{len(images)} images but {len(labels)} labels")
 
 
 def check_pixels(images: Tensor, slack: float = 1e-6) -> None:

@@ -125,11 +125,6 @@ class Robustness:
         """Robust accuracy: share of images that are right before the attack and after it, 0 to 1."""
         return self.survived.double().mean().item()
 
-    @property
-    def success_rate(self) -> float:
-        """Share of the images that were right and are wrong after the attack, 0 to 1; NaN if none was right."""
-        return 1 - self.survived[self.clean_correct].double().mean().item()
-
 
 def robust_accuracy(model: nn.Module, data: Iterable[tuple[Tensor, Tensor]], attack: AttackLike) -> Robustness:
     """Attack every image that `model` gets right, and say which survive.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from functools import partial
 from typing import ClassVar, Self
@@ -12,12 +10,12 @@ from typing import ClassVar, Self
 import torch
 from torch import Generator, Tensor, nn
 
-from ..contract import check_labels, check_pixels, eval_mode
+from ..contract import check_labels, check_logits, check_pixels, check_values, gradients_on
 from .accuracy import rank, worst_of
 from .losses import Loss, TargetRule, cross_entropy
 from .norms import LInf, Norm
 
-# A model may run its own forward in fp16 (Accelerate does). Unscaled, the gradient of an image that the model is sure
+# A model may run its own forward in fp16 (a training may). Unscaled, the gradient of an image that the model is sure
 # of rounds to 0 there and looks like robustness; scaled much more than this, a CLIP head (logit scale 100) overflows.
 LOSS_SCALE = 128.0
 
@@ -104,14 +102,14 @@ class Attack:
         _check_images(images)
         if not len(images):
             return images.clone()
-        with _attacking(self.model, images.device.type):
-            return self._search(self._task(images.detach().clone(), labels, target))
+        with gradients_on(self.model, images) as own:
+            return self._search(self._task(own, labels, target))
 
     def gradient(self, images: Tensor, labels: Tensor) -> Tensor:
         """Of each image's own loss, at the images themselves, `(N, C, H, W)`: what the attack has to go by."""
         _check_images(images)
-        with _attacking(self.model, images.device.type):
-            return self._gradient(images.detach().clone(), self._task(images.detach().clone(), labels, None))[0]
+        with gradients_on(self.model, images) as own:
+            return self._gradient(own, self._task(own, labels, None))[0]
 
     def stopping_early(self) -> Self:
         """The same attack with `early_stop`."""
@@ -178,7 +176,9 @@ class Attack:
         for _ in range(self.eot_iter):
             logits = self._logits(adv_images, task.highest)
             value = self.loss(logits, task.aim)
-            _check_loss(value, logits)
+            check_values(value, logits)
+            if not value.requires_grad:
+                raise ValueError("no gradient comes back to the images: the model or the loss detaches them")
             gradient += torch.autograd.grad(value.sum() * (LOSS_SCALE * task.sign), adv_images)[0]
             total = total + logits.detach()
         return gradient / (LOSS_SCALE * self.eot_iter), total / self.eot_iter
@@ -190,9 +190,7 @@ class Attack:
     def _logits(self, images: Tensor, highest: int) -> Tensor:
         """In float32 or better, whatever the model computes in; `highest` is the largest class that is asked for."""
         logits = self.model(images)
-        if logits.ndim != 2 or len(logits) != len(images) or logits.shape[1] <= highest:
-            raise ValueError(f"the model returns {tuple(logits.shape)} for {len(images)} images: logits must be "
-                             f"(N, classes), with more than {max(highest, 0)} classes for these labels")  # fmt: skip
+        check_logits(logits, images, highest)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def __repr__(self) -> str:
@@ -200,13 +198,6 @@ class Attack:
         values = {f: getattr(self, f.name) for f in sorted(fields(self), key=lambda f: f.kw_only) if f.name != "model"}
         told = [f"{f.name}={_typed(value)}" for f, value in values.items() if not f.kw_only or value != f.default]
         return f"{type(self).__name__}({', '.join(told)})"
-
-
-@contextmanager
-def _attacking(model: nn.Module, device: str) -> Iterator[None]:
-    """Eval mode, gradients even where the caller has switched them off, and full precision."""
-    with eval_mode(model), torch.inference_mode(False), torch.enable_grad(), torch.autocast(device, enabled=False):
-        yield
 
 
 def _check_images(images: Tensor) -> None:
@@ -218,17 +209,8 @@ def _check_images(images: Tensor) -> None:
 def _check_classes(classes: Tensor, images: Tensor) -> int:
     """Raise ValueError unless `classes` is int64 `(N,)` and none is negative; return the largest."""
     highest = int(classes.max()) if classes.numel() else -1
-    check_labels(classes, highest + 1)
-    if len(classes) != len(images):
-        raise ValueError(f"{len(images)} images but {len(classes)} labels or targets")
+    check_labels(classes, highest + 1, images)
     return highest
-
-
-def _check_loss(value: Tensor, logits: Tensor) -> None:
-    if value.shape != logits.shape[:1]:
-        raise ValueError(f"the loss must give a value for each image, not {tuple(value.shape)}: use reduction='none'")
-    if not value.requires_grad:
-        raise ValueError("no gradient comes back to the images: the model or the loss detaches them")
 
 
 def _typed(value: object) -> str:

@@ -13,13 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from ..contract import cross_entropy as cross_entropy  # the loss that saliency differentiates too
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 TargetRule = Callable[[Tensor, Tensor, Generator | None], Tensor]
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Minus the log-probability of the label, in nats, `(N,)`."""
-    return F.cross_entropy(logits, labels, reduction="none")
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:

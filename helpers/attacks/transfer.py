@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
-from tqdm import tqdm
 
-from ..contract import seeded, to_uint8
+from ..contract import seeded, to_uint8, tqdm
 from ..data import Batches, ImageSet
 from ..training.checkpoints import CheckpointError, replacing, weights_checksum
 

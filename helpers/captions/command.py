@@ -12,9 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
-from tqdm import tqdm
 
-from ..contract import eval_mode
+from ..contract import eval_mode, tqdm
 from ..course.run import PROFILES, checkpoint_root
 from ..data.folders import DataError, decode_image
 from ..training.checkpoints import CheckpointError, replacing

@@ -80,7 +80,6 @@ class CaptionDecoder(nn.Module):
     Args:
         words: size of the vocabulary.
         region_dim: channels of a region (two more say where it lies).
-        vectors: `(words, embed_dim)` that the words' vectors start as, see `word_vectors`; None: drawn at random.
         attention: `AdditiveAttention` or `DotAttention`.
         embed_dim, hidden_dim: sizes of a word's vector and of the LSTM's state.
         dropout: of regions, of word vectors and before the last layer.
@@ -94,7 +93,6 @@ class CaptionDecoder(nn.Module):
         embed_dim: int = 300,
         hidden_dim: int = 512,
         dropout: float = 0.5,
-        vectors: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.sizes = {"words": words, "region_dim": region_dim, "embed_dim": embed_dim, "hidden_dim": hidden_dim}
@@ -107,9 +105,6 @@ class CaptionDecoder(nn.Module):
         self.first = nn.Linear(hidden_dim, 2 * hidden_dim)
         self.from_hidden, self.from_context = nn.Linear(hidden_dim, embed_dim), nn.Linear(hidden_dim, embed_dim)
         self.out = nn.Linear(embed_dim, words)
-        if vectors is not None:
-            with torch.no_grad():
-                self.embed.weight.copy_(vectors)
 
     @property
     def device(self) -> torch.device:

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from ..contract import tqdm
 from ..data.captions import CaptionSet
 from ..training.checkpoints import replacing, weights_checksum
 from .encoder import GridEncoder

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -122,40 +120,3 @@ def most_frequent(captions: Iterable[Sequence[str]], count: int = 10) -> pd.Seri
     """How often the `count` most frequent words occur, the first first."""
     words = Counter(word for caption in captions for word in caption)
     return pd.Series(dict(words.most_common(count)), name="times")
-
-
-def word_vectors(path: Path | str, vocabulary: Vocabulary, seed: int = 0) -> tuple[Tensor, float]:
-    """Pre-trained word vectors from a text file in fastText's `.vec` format (`.gz` too), read line by line.
-
-    Returns:
-        float32 `(V, D)`, words that the file lacks drawn at random at the same scale; and the share of the vocabulary
-        (without `SPECIAL`) that the file has.
-
-    Raises:
-        ValueError: the file is missing, is not in that format, or has none of the words.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"no word vectors at {path.name}: get a .vec file of fastText, such as cc.fa.300.vec.gz")
-    found: dict[int, Tensor] = {}
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            word, *values = line.rstrip().split(" ")
-            if number == 1 and len(values) == 1:  # "count dimension"
-                continue
-            if word in vocabulary.numbers:
-                found[vocabulary.numbers[word]] = _vector(values, path.name, number)
-    if not found or len({len(vector) for vector in found.values()}) > 1:
-        raise ValueError(f"{path.name} has {'vectors of several lengths' if found else 'none of the words'}")
-    known = torch.stack(list(found.values()))
-    drawn = torch.randn(len(vocabulary), known.shape[1], generator=torch.Generator().manual_seed(seed)) * known.std()
-    drawn[list(found)] = known
-    drawn[0] = 0  # <pad>
-    return drawn, len(found) / max(len(vocabulary) - len(SPECIAL), 1)
-
-
-def _vector(values: Sequence[str], name: str, number: int) -> Tensor:
-    try:
-        return torch.tensor([float(value) for value in values])
-    except ValueError as error:
-        raise ValueError(f"line {number} of {name} is no word with its vector: {error}") from error

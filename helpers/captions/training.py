@@ -13,10 +13,9 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from ..contract import epoch_seed, eval_mode, seeded
-from ..training.checkpoints import TrainingFolder, weights_checksum
+from ..contract import epoch_seed, eval_mode, seeded, tqdm
+from ..training.checkpoints import TrainingFolder, improved, weights_checksum
 from .decoder import CaptionDecoder, caption_loss
 from .scores import bleu
 from .search import NO_WORDS, PAD_ID, Captions, beam_search, greedy
@@ -134,13 +133,8 @@ def train_captioner(
     adamw = torch.optim.AdamW(decoder.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     rise = torch.optim.lr_scheduler.OneCycleLR(adamw, recipe.lr, recipe.epochs * steps, pct_start=0.1)
     store = TrainingFolder(folder, _settings(decoder, train, recipe, precision))
-
-    def load_state(state: dict[str, Any]) -> None:
-        adamw.load_state_dict(state["optimizer"])
-        rise.load_state_dict(state["scheduler"])
-
-    history = store.resume(decoder, load_state)
-    best = max((row["val_bleu4"] for row in history), default=-math.inf)
+    parts = {"optimizer": adamw, "scheduler": rise}
+    history = store.resume(decoder, lambda state: [part.load_state_dict(state[key]) for key, part in parts.items()])
     with tqdm(total=recipe.epochs * steps, initial=len(history) * steps, desc=Path(folder).name, leave=False) as bar:
         for epoch in range(len(history), recipe.epochs):
             seed, started = epoch_seed(recipe.seed, epoch), time.perf_counter()
@@ -150,9 +144,8 @@ def train_captioner(
                 row["train_loss"] = _epoch(decoder, batches, adamw, rise, recipe, row["truth"], precision, bar)
             row |= {"seconds": time.perf_counter() - started} | watch(decoder, val, device, recipe.longest)
             history.append(row)
-            state = {"optimizer": adamw.state_dict(), "scheduler": rise.state_dict()}
-            store.save(epoch + 1, decoder, state, history, row["val_bleu4"] > best)
-            best = max(best, row["val_bleu4"])
+            state = {key: part.state_dict() for key, part in parts.items()}
+            store.save(epoch + 1, decoder, state, history, improved(history, "val_bleu4"))
     return pd.DataFrame(history)
 
 

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import nbformat
-from tqdm import tqdm
 
+from ..contract import tqdm
 from .notebooks import code_cells, execute, run_time
 from .reports import write_index
 from .run import PROFILES, choose_profile, project_root

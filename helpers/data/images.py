@@ -43,9 +43,7 @@ class ImageSet:
             raise ValueError(
                 f"images must be uint8 (N, C, H, W), got {found}; use `to_uint8` for float images in [0, 1]"
             )
-        check_labels(self.labels, len(self.classes))
-        if len(self.labels) != len(self.images):
-            raise ValueError(f"{len(self.images)} images but {len(self.labels)} labels")
+        check_labels(self.labels, len(self.classes), self.images)
         if self.masks is not None and self.masks.shape != self.images[:, 0].shape:
             raise ValueError(f"masks must be (N, H, W) like the images, got {tuple(self.masks.shape)}")
 

@@ -7,7 +7,6 @@ notebooks on attacks (03) and on Grad-CAM (04) can start anywhere.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +24,7 @@ from ..models import normalized, resnet18
 from ..models.weights import find_weights, load_vit
 from ..training import fit
 from ..training.checkpoints import load_weights, saved_history
+from . import once_a_run
 
 RESNETS, VITS, DEFENDED = "01_noisy_resnet", "02_vit_transfer", "03_attacks_and_defense"  # who trains what
 CIFAR_MEAN, CIFAR_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)  # CIFAR-100's training images
@@ -47,7 +47,7 @@ class Trained(NamedTuple):
     history: pd.DataFrame
 
 
-@cache
+@once_a_run
 def cifar(run: Run) -> Split:
     """Notebook 01's split: CIFAR-100, or the toy world; read once a run."""
     real = ("cifar100", 45_000, 5_000, 10_000)
@@ -56,7 +56,7 @@ def cifar(run: Run) -> Split:
     return Split(learn, choose, load(name, "test").take(test, run.seed))
 
 
-@cache
+@once_a_run
 def flowers(run: Run) -> Split:
     """Notebook 02's split: Flowers-102's official one, or toy classes that no pre-training saw; read once a run."""
     name, size = run.pick(toy=("toy-flowers", 32), lite=("flowers-102", 112), full=("flowers-102", 224))

@@ -24,17 +24,16 @@ from .nb02 import DEFENDED, Split, Trained, cifar, flowers, load_or_train, new_r
 ASSIGNED_EPS = 0.1  # in pixels of [0, 1]: 25.5 levels of 255
 EPS = 8 / 255  # the community's budget on CIFAR
 
-UNDEFENDED: dict[str, Callable[[Run], Trained]] = {
+RESNETS: dict[str, Callable[[Run], Trained]] = {  # of CIFAR's small images, and quick to train
     "ResNet-18": partial(resnet, noisy=False),
     "noisy ResNet-18": partial(resnet, noisy=True),
-    "ViT scratch": partial(vit, pretrained=False),
-    "ViT pre-trained": partial(vit, pretrained=True),
 }
+UNDEFENDED = RESNETS | {"ViT scratch": partial(vit, pretrained=False), "ViT pre-trained": partial(vit, pretrained=True)}
 
 
 def split_of(run: Run, name: str) -> Split:
     """The images that the model `name` learnt from."""
-    return cifar(run) if "ResNet" in name else flowers(run)
+    return cifar(run) if name in RESNETS else flowers(run)
 
 
 def assigned_attacks(model: nn.Module) -> dict[str, Attack]:
@@ -50,7 +49,7 @@ def assigned(run: Run, name: str, kind: str) -> Trained:
 
     The weights are those of the last epoch. The history's `val_adv_top1` is measured under the assignment's PGD.
     """
-    split, small = split_of(run, name), "ResNet" in name
+    split, small = split_of(run, name), name in RESNETS
     model = UNDEFENDED[name](run).model
     if kind == "PGD" and run.profile != "full":
         attack: Attack = PGD(model, ASSIGNED_EPS, 0.05, 3, random_start=False)

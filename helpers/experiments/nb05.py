@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -26,6 +25,7 @@ from ..models.cifar_resnet import CifarResNet
 from ..models.weights import find_weights
 from ..training import fit
 from ..training.checkpoints import CheckpointError
+from . import once_a_run
 from .nb02 import Split, load_or_train
 
 NOTEBOOK, OPENAI = "05_clip_tecoa", "openai/clip-vit-base-patch32"
@@ -36,7 +36,7 @@ TEN = [pair for pair in range(len(PAIRS)) if (pair // len(toy.GROUNDS) + pair) %
 OTHERS = [pair for pair in range(len(PAIRS)) if pair not in TEN]
 
 
-@cache
+@once_a_run
 def ten_classes(run: Run) -> Split:
     """CIFAR-10 (or ten toy classes): images to adapt to, to choose by, to report on; none of them tuned a CLIP."""
     if run.profile == "toy":
@@ -47,7 +47,7 @@ def ten_classes(run: Run) -> Split:
     return Split(learn, choose, load("cifar10", "test"))
 
 
-@cache
+@once_a_run
 def other_classes(run: Run) -> ImageSet:
     """Images of a hundred (toy: fifty) other classes, to see what an adaptation to ten costs."""
     if run.profile == "toy":
@@ -84,7 +84,7 @@ def joined(first: ImageSet, second: ImageSet) -> ImageSet:
     )
 
 
-@cache
+@once_a_run
 def clip(run: Run) -> Clip:
     """The CLIP of the profile: OpenAI's ViT-B/32 (full), or the stand-in, from where its tuning saved it."""
     if run.profile == "full":
@@ -157,7 +157,7 @@ def precision(run: Run) -> str:
     return run.pick(toy="no", lite="bf16", full=run.precision)
 
 
-@cache
+@once_a_run
 def surrogate(run: Run) -> tuple[nn.Module, str]:
     """The model that the transfer attack sees, in eval mode, and where it comes from.
 
@@ -218,7 +218,7 @@ def transfer(run: Run, images: ImageSet) -> ImageSet:
     return transfer_images(images, attack, run.folder("transfer images"), device=run.device, seed=run.seed)
 
 
-@cache
+@once_a_run
 def attacked(run: Run) -> Split:
     """`ten_classes`, attacked on the surrogate."""
     return Split(*(transfer(run, part) for part in ten_classes(run)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from functools import cache, partial
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,13 @@ from ..data import Batches, RandomFlip, RandomGain, RandomView, data_root, load
 from ..models import CustomNet2, MyNet, SimpleNet, SimpleViT, normalized, resnet18
 from ..training import fit
 from . import nb02 as recipes
+from . import once_a_run
 from .nb02 import Split, Trained, load_or_train
 
 NOTEBOOK = "06_custom_conv"
 
 
-@cache
+@once_a_run
 def scenes(run: Run) -> Split:
     """MiniPlaces, or the toy world. Nothing is chosen by validation images, so they are the test images as well."""
     if run.profile == "toy":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ from ..data import Batches, load, toy
 from ..data.captions import CaptionSet, load_captions, toy_captions
 from ..training import fit
 from ..training.checkpoints import load_weights
+from . import once_a_run
 from .nb02 import Trained, load_or_train
 
 
@@ -87,7 +87,7 @@ VARIANTS = {
 }
 
 
-@cache
+@once_a_run
 def corpus(run: Run) -> Corpus:
     """The profile's captions: drawn scenes, `flickr8k-fa`, or `coco-flickr-fa-40k`; features are cached on disk."""
     if run.profile == "toy":
@@ -97,7 +97,7 @@ def corpus(run: Run) -> Corpus:
     return _corpus(run, sets, load_encoder(**chosen.encoder), least=3)
 
 
-@cache
+@once_a_run
 def toy_corpus(run: Run) -> Corpus:
     """Drawn scenes with captions in Persian, and the masks of the test scenes' objects."""
     drawn = [toy.draw(count, 32, seed) for count, seed in ((1_500, 11), (100, 12), (200, 13))]

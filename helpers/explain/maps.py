@@ -1,4 +1,4 @@
-"""Where does a model look? Saliency, SmoothGrad, Grad-CAM and HiResCAM, for CNNs and ViTs, a batch at a time.
+"""Where does a model look? Saliency, Grad-CAM and HiResCAM, for CNNs and ViTs, a batch at a time.
 
 N images, C channels, H x W pixels; h x w is the grid of cells of an inner layer. Every function returns raw maps, float
 `(N, H, W)` >= 0 on the images' device; `scale_maps` brings them to [0, 1] for a figure. The model is explained in eval
@@ -8,22 +8,16 @@ callers under `torch.no_grad` or `torch.inference_mode` make no difference.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..contract import check_labels, check_pixels, eval_mode
+from ..contract import check_labels, check_logits, check_pixels, check_values, cross_entropy, gradients_on
 from .layers import Tokens, as_grid, cut_at
 
 Score = Callable[[Tensor, Tensor], Tensor]  # logits (N, classes), targets (N,) -> what is explained (N,)
-
-
-def label_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of each image, `(N,)` in nats; its gradient fades out where the model is nearly certain."""
-    return F.cross_entropy(logits, targets, reduction="none")
 
 
 def class_logit(logits: Tensor, targets: Tensor) -> Tensor:
@@ -31,13 +25,7 @@ def class_logit(logits: Tensor, targets: Tensor) -> Tensor:
     return logits.gather(1, targets[:, None])[:, 0]
 
 
-def logit_margin(logits: Tensor, targets: Tensor) -> Tensor:
-    """The target's logit less the best other one, `(N,)`: what speaks for this class rather than its rival."""
-    others = logits.scatter(1, targets[:, None], -torch.inf)
-    return class_logit(logits, targets) - others.amax(1)
-
-
-def saliency(model: nn.Module, images: Tensor, labels: Tensor | None = None, *, score: Score = label_loss) -> Tensor:
+def saliency(model: nn.Module, images: Tensor, labels: Tensor | None = None, *, score: Score = cross_entropy) -> Tensor:
     """How much the score moves with each pixel: the input gradient, its absolute value, the largest of the channels.
 
     Simonyan et al. 2013, arXiv 1312.6034; the score is the loss, as CS771 asks (the paper's is `class_logit`).
@@ -56,41 +44,8 @@ def saliency(model: nn.Module, images: Tensor, labels: Tensor | None = None, *, 
     """
     check_pixels(images)
     with gradients_on(model, images) as own:
-        return _strongest_channel(_input_gradient(model, own, labels, score))
-
-
-def smooth_grad(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor | None = None,
-    *,
-    samples: int = 25,
-    noise: float = 0.15,
-    seed: int = 0,
-    score: Score = class_logit,
-) -> Tensor:
-    """Saliency of the gradient averaged over noisy copies of the image, which cancels what flickers.
-
-    Smilkov et al. 2017, arXiv 1706.03825. Arguments, result and errors as in `saliency`, except that the score is the
-    paper's, the class logit, and that the prediction is the one on the clean images.
-
-    Args:
-        samples: how many noisy copies.
-        noise: standard deviation of the Gaussian noise, as a share of the image's range of values (paper: 0.1 to 0.2).
-        seed: of the noise, which all images of a batch share, so that a batch gives what its images give alone.
-    """
-    check_pixels(images)
-    if samples < 1 or noise < 0:
-        raise ValueError(f"samples must be at least 1 and noise at least 0, got {samples} and {noise}")
-    generator = torch.Generator().manual_seed(seed)
-    with gradients_on(model, images) as own:
-        labels = _logits(model, own).argmax(1) if labels is None else labels
-        width = noise * (own.amax((1, 2, 3), keepdim=True) - own.amin((1, 2, 3), keepdim=True))  # (N, 1, 1, 1)
-        total = torch.zeros_like(own)
-        for _ in range(samples):
-            draw = torch.randn(own.shape[1:], generator=generator).to(own)  # (C, H, W)
-            total += _input_gradient(model, own + width * draw, labels, score)  # clamping would shift the mean
-        return _strongest_channel(total / samples)
+        own.requires_grad_()
+        return _strongest_channel(_gradient(_total_score(model, own, labels, score), own))
 
 
 def grad_cam(
@@ -158,41 +113,15 @@ def scale_maps(maps: Tensor, shared: bool = False) -> Tensor:
     return (maps - low) / torch.where(high > low, high - low, torch.ones_like(high))
 
 
-@contextmanager
-def gradients_on(model: nn.Module, images: Tensor) -> Iterator[Tensor]:
-    """Eval mode with gradients, whatever the caller has set; gives a copy of the images that may take part in them.
-
-    Without autocast, since small gradients round to zero in fp16.
-    """
-    plain, device = torch.inference_mode(False), images.device.type
-    with eval_mode(model), plain, torch.enable_grad(), torch.autocast(device, enabled=False):
-        yield images.detach().clone()
-
-
-def _logits(model: nn.Module, images: Tensor) -> Tensor:
-    logits = model(images)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"the model must return logits ({len(images)}, classes), got {found}")
-    return logits
-
-
 def _total_score(model: nn.Module, images: Tensor, targets: Tensor | None, score: Score) -> Tensor:
     """The sum over images, whose gradient holds each image's own: in eval mode no image touches another."""
-    logits = _logits(model, images)
+    logits = model(images)
+    check_logits(logits, images)
     targets = logits.detach().argmax(1) if targets is None else targets.to(logits.device, copy=True)
-    check_labels(targets, logits.shape[1])
-    if len(targets) != len(images):
-        raise ValueError(f"{len(images)} images but {len(targets)} labels")
+    check_labels(targets, logits.shape[1], images)
     scores = score(logits, targets)
-    if scores.shape != targets.shape:
-        raise ValueError(f"a score must give one number an image, {tuple(targets.shape)}, got {tuple(scores.shape)}")
+    check_values(scores, logits)
     return scores.sum()
-
-
-def _input_gradient(model: nn.Module, images: Tensor, labels: Tensor | None, score: Score) -> Tensor:
-    images = images.detach().requires_grad_()
-    return _gradient(_total_score(model, images, labels, score), images)
 
 
 def _gradient(total: Tensor, by: Tensor) -> Tensor:

@@ -212,9 +212,7 @@ def _labels(model: nn.Module, images: Tensor, labels: Tensor | None) -> Tensor:
     check_pixels(images)
     probabilities = _probabilities(model, images)
     labels = probabilities.argmax(1) if labels is None else labels.to(probabilities.device)
-    check_labels(labels, probabilities.shape[1])
-    if len(labels) != len(images):
-        raise ValueError(f"{len(images)} images but {len(labels)} labels")
+    check_labels(labels, probabilities.shape[1], images)
     return labels
 
 

@@ -83,25 +83,8 @@ def loss_along(
         ValueError: the direction does not fit the model, or there are no batches.
     """
     with fixed(model, batches, loss, len(amounts), "loss along a line") as surface:
-        rows = [surface.figures(surface.moved((amount, direction))) for amount in amounts]
+        rows = [surface.figures(surface.moved(amount, direction)) for amount in amounts]
     return pd.DataFrame(rows, index=pd.Index(amounts, name="amount"), columns=["loss", "top1"])
-
-
-def loss_plane(
-    model: nn.Module,
-    one: Weights,
-    other: Weights,
-    batches: Batches,
-    amounts: Sequence[float],
-    loss: Loss = F.cross_entropy,
-) -> pd.DataFrame:
-    """The loss at `weights + a * one + b * other`: a row for each `a`, a column for each `b`. Raises like `loss_along`.
-
-    `one` and `other` may be two random directions, or a random one and the line to another model.
-    """
-    with fixed(model, batches, loss, len(amounts) ** 2, "loss on a plane") as surface:
-        rows = [[surface.figures(surface.moved((a, one), (b, other)))[0] for b in amounts] for a in amounts]
-    return pd.DataFrame(rows, index=pd.Index(amounts, name="one"), columns=pd.Index(amounts, name="other"))
 
 
 def sharpness(
@@ -138,7 +121,7 @@ def sharpness(
             raise FloatingPointError(f"the loss at the model's own weights is {start}: nothing can be measured there")
         rises = []
         for _ in range(draws):
-            place = surface.moved((radius, random_direction(surface.origin, generator)))
+            place = surface.moved(radius, random_direction(surface.origin, generator))
             rises.append(surface.figures(place)[0] - start)
         climbed = [value - start for value in climb(surface, radius, steps, generator)]
     # max leaves a NaN aside when it does not come first: what overflowed is no measurement

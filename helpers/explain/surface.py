@@ -10,9 +10,8 @@ import torch
 from torch import Generator, Tensor, autograd, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from tqdm import tqdm
 
-from ..contract import eval_mode
+from ..contract import eval_mode, tqdm
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor], Tensor]  # outputs, labels -> mean over the batch
@@ -29,15 +28,13 @@ class Surface:
     bar: tqdm
     origin: Weights
 
-    def moved(self, *steps: tuple[float, Weights]) -> Weights:
-        """The model's weights and buffers after these steps, as new tensors; what does not move is left out."""
-        home, place = tensors(self.model), {}
-        for amount, direction in steps:
-            for name, change in direction.items():
-                if name not in home or home[name].shape != change.shape:
-                    raise ValueError(f"the direction does not fit the model at {name}: make it from this model")
-                place[name] = place.get(name, home[name]) + amount * change
-        return place
+    def moved(self, amount: float, direction: Weights) -> Weights:
+        """The model's weights and buffers after this step, as new tensors; what does not move is left out."""
+        home = tensors(self.model)
+        for name, change in direction.items():
+            if name not in home or home[name].shape != change.shape:
+                raise ValueError(f"the direction does not fit the model at {name}: make it from this model")
+        return {name: home[name] + amount * change for name, change in direction.items()}
 
     def outputs(self, place: Weights) -> Iterator[tuple[Tensor, Tensor, float]]:
         """The model's outputs at `place`, the labels, and the batch's share of the images."""
@@ -99,11 +96,11 @@ def climb(surface: Surface, radius: float, steps: int, generator: Generator) -> 
     length = min(1.0, 2.5 / steps) * radius
     offset = {name: radius / 100 * change for name, change in random_direction(weights, generator).items()}
     for _ in range(steps):
-        value, slope = surface.gradient(surface.moved((1.0, offset)))
+        value, slope = surface.gradient(surface.moved(1.0, offset))
         yield value
         for name, weight in weights.items():
             offset[name] = _inside(weight, offset[name] + length * _as_long_as(weight, slope[name]), radius)
-    yield surface.figures(surface.moved((1.0, offset)))[0]
+    yield surface.figures(surface.moved(1.0, offset))[0]
 
 
 def tensors(model: nn.Module) -> Weights:

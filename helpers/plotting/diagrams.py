@@ -1,4 +1,4 @@
-"""Drawings for the theory questions: unit balls, sharp and flat minima, a loss surface, and two networks in blocks."""
+"""Drawings for the theory questions: unit balls, sharp and flat minima, and two networks in blocks."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .network_diagrams import resnet18_diagram, vit_diagram
 from .style import PALETTE, closed
 
-__all__ = ["loss_contours", "lp_balls", "resnet18_diagram", "sharp_and_flat", "vit_diagram"]
+__all__ = ["lp_balls", "resnet18_diagram", "sharp_and_flat", "vit_diagram"]
 GRADIENT = np.array([1.0, 0.6])
 AS_INFINITY = 100  # from here on the ball cannot be told from the square
 
@@ -110,26 +109,3 @@ def _two_minima(weights: np.ndarray | float) -> np.ndarray:
     """Two wells of the same depth, the left one narrow."""
     left, right = np.exp(-(((weights + 1.9) / 0.22) ** 2)), np.exp(-(((weights - 1.4) / 1.1) ** 2))
     return 1 - 0.95 * left - 0.95 * right
-
-
-def loss_contours(
-    plane: pd.DataFrame,
-    xlabel: str = "amount of the second direction",
-    ylabel: str = "amount of the first",
-    title: str = "",
-) -> Figure:
-    """The loss on a plane through the weights, as `landscape.loss_plane` gives it, in contours; a star at (0, 0).
-
-    Levels are evenly spaced in the logarithm, so that valley and rim both show.
-    """
-    figure, axis = plt.subplots(figsize=(5.6, 4.4), layout="constrained")
-    values = plane.to_numpy()
-    finite = values[np.isfinite(values) & (values > 0)]
-    levels = np.geomspace(finite.min(), finite.max() * (1 + 1e-6), 14)
-    filled = axis.contourf(plane.columns, plane.index, values, levels=levels, norm="log", cmap="mako_r")
-    axis.contour(plane.columns, plane.index, values, levels=levels, colors="white", linewidths=0.5)
-    axis.plot(0, 0, "*", color=PALETTE[1], markersize=13, markeredgecolor="white")
-    bar = figure.colorbar(filled, label="cross-entropy (nats)", format="%.2g")
-    bar.minorticks_off()
-    axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
-    return closed(figure)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import zlib
@@ -85,6 +86,12 @@ def saved_history(path: Path) -> list[dict[str, float]]:
     """The history of the newest state in a training's folder, one dict an epoch; empty if there is none."""
     saved = sorted(path.glob("epoch_[0-9]*"))
     return json.loads((saved[-1] / "run.json").read_text())["history"] if saved else []
+
+
+def improved(history: list[dict[str, Any]], monitor: str) -> bool:
+    """Whether the last epoch has the largest `monitor` so far; where nothing has that column it always has."""
+    best = max((row.get(monitor, -math.inf) for row in history[:-1]), default=-math.inf)
+    return history[-1].get(monitor, math.inf) > best
 
 
 class TrainingFolder:

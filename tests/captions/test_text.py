@@ -1,26 +1,11 @@
 """Persian captions: one spelling for each word, a vocabulary that counts, nothing lost between words and numbers."""
 
-import gzip
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.captions.decoder import CaptionDecoder
-from helpers.captions.text import (
-    EOS,
-    PAD,
-    SOS,
-    SPECIAL,
-    UNK,
-    Vocabulary,
-    most_frequent,
-    pad,
-    statistics,
-    tokenize,
-    word_vectors,
-)
+from helpers.captions.text import EOS, PAD, SOS, SPECIAL, UNK, Vocabulary, most_frequent, pad, statistics, tokenize
 
 CAPTIONS = [["سگ", "سیاه", "می‌دود"], ["سگ", "سفید"], ["گربه", "سیاه"]]
 
@@ -109,38 +94,3 @@ def test_statistics_count():
     assert found["unknown words, share of the text"] == 1 / 8
     assert found["unknown words, share of different words"] == 1 / 6
     assert most_frequent(CAPTIONS, 2).to_dict() == {"سگ": 2, "سیاه": 2}
-
-
-def test_word_vectors_are_read_and_the_missing_ones_drawn(tmp_path):
-    vocabulary = Vocabulary.build(CAPTIONS)
-    lines = ["4 3", "سگ 1 0 2", "میز 9 9 9", "گربه 0 1 -2"]
-    (tmp_path / "fa.vec").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with gzip.open(tmp_path / "fa.vec.gz", "wt", encoding="utf-8") as file:
-        file.write("\n".join(lines[1:]))  # without the head line
-    for name in ("fa.vec", "fa.vec.gz"):
-        vectors, coverage = word_vectors(tmp_path / name, vocabulary, seed=1)
-        assert vectors.shape == (len(vocabulary), 3)
-        assert vectors[vocabulary.numbers["سگ"]].tolist() == [1, 0, 2]
-        assert vectors[vocabulary.numbers["گربه"]].tolist() == [0, 1, -2]
-        assert coverage == pytest.approx(2 / 5)
-        assert vectors[vocabulary.numbers["سیاه"]].abs().sum() > 0
-        assert vectors[0].tolist() == [0, 0, 0]
-    assert torch.equal(vectors, word_vectors(tmp_path / "fa.vec", vocabulary, seed=1)[0])
-    decoder = CaptionDecoder(len(vocabulary), 5, embed_dim=3, hidden_dim=4, vectors=vectors)
-    assert torch.equal(decoder.embed.weight, vectors)
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        ("سگ 1 x 2", "line 1 of fa.vec is no word with its vector"),
-        ("میز 1 2", "none of the words"),
-        ("سگ 1 2\nگربه 1 2 3", "vectors of several lengths"),
-    ],
-)
-def test_word_vectors_that_cannot_be_used(tmp_path, lines, message):
-    (tmp_path / "fa.vec").write_text(lines, encoding="utf-8")
-    with pytest.raises(ValueError, match=message):
-        word_vectors(tmp_path / "fa.vec", Vocabulary.build(CAPTIONS))
-    with pytest.raises(ValueError, match=r"no word vectors at none.vec: get a .vec file"):
-        word_vectors(tmp_path / "none.vec", Vocabulary.build(CAPTIONS))

@@ -336,4 +336,3 @@ def test_every_method_takes_a_step_on_the_real_configuration(monkeypatch: pytest
         adapted._sgd(run, model, method).step()
         after = dict(model.named_parameters())
         assert any(not torch.equal(after[key], value) for key, value in before.items()), name
-    clip_recipes.clip.cache_clear()

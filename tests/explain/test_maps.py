@@ -11,23 +11,14 @@ from pytorch_grad_cam import GradCAM, HiResCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
+from helpers.contract import cross_entropy
 from helpers.explain.layers import Tokens, as_grid, find_tokens
-from helpers.explain.maps import (
-    class_logit,
-    grad_cam,
-    hires_cam,
-    label_loss,
-    logit_margin,
-    saliency,
-    scale_maps,
-    smooth_grad,
-)
+from helpers.explain.maps import class_logit, grad_cam, hires_cam, saliency, scale_maps
 from helpers.models import normalized
 
 CAMS = [(grad_cam, GradCAM), (hires_cam, HiResCAM)]
 METHODS = {
     "saliency": lambda model, images, labels=None: saliency(model, images, labels),
-    "smooth_grad": lambda model, images, labels=None: smooth_grad(model, images, labels, samples=3),
     "grad_cam": lambda model, images, labels=None: grad_cam(model, model.conv2, images, labels),
     "hires_cam": lambda model, images, labels=None: hires_cam(model, model.conv2, images, labels),
 }
@@ -177,49 +168,12 @@ def test_saliency_of_a_linear_model_is_known():
     torch.testing.assert_close(saliency(model, images, labels), expected)
     logit = weight[labels].view_as(images).abs().amax(1)
     torch.testing.assert_close(saliency(model, images, labels, score=class_logit), logit)
-    torch.testing.assert_close(smooth_grad(model, images, labels, noise=0.5), logit)  # the same at each noisy copy
-
-
-class Power(nn.Module):
-    """Logits `(sum of x^exponent, 0)`, whose gradient is known and not constant."""
-
-    def __init__(self, exponent):
-        super().__init__()
-        self.exponent = exponent
-
-    def forward(self, images):
-        total = images.pow(self.exponent).sum((1, 2, 3))
-        return torch.stack([total, torch.zeros_like(total)], 1)
-
-
-def test_smooth_grad_averages_the_signed_gradient():
-    images = torch.zeros(1, 1, 16, 16)
-    images[..., 8:] = 1
-    smooth = smooth_grad(Power(2), images, torch.tensor([0]), noise=0.5, samples=400)
-    torch.testing.assert_close(smooth[..., :8].mean(), torch.tensor(0.04), atol=0.01, rtol=0)  # E|mean of noise| = 0.04
-
-
-def test_smooth_grad_noise_is_a_share_of_the_range():
-    images = torch.zeros(1, 1, 16, 16)
-    images[..., 8:] = 0.5
-    smooth = smooth_grad(
-        Power(3), images, torch.tensor([0]), noise=0.4, samples=400
-    )  # E 3 (x + n)^2 = 3 x^2 + 3 sigma^2
-    torch.testing.assert_close(smooth[..., :8].mean(), torch.tensor(3 * 0.2**2), atol=0.01, rtol=0)
-
-
-def test_smooth_grad_without_noise_is_saliency_and_seeds_matter(net):
-    images = pictures()
-    torch.testing.assert_close(smooth_grad(net, images, noise=0.0, samples=2), saliency(net, images, score=class_logit))
-    assert torch.equal(smooth_grad(net, images, seed=3), smooth_grad(net, images, seed=3))
-    assert not torch.equal(smooth_grad(net, images, seed=3), smooth_grad(net, images, seed=4))
 
 
 def test_scores_by_hand():
     logits, targets = torch.tensor([[1.0, 3.0, 2.0], [0.0, 0.0, 5.0]]), torch.tensor([2, 2])
     torch.testing.assert_close(class_logit(logits, targets), torch.tensor([2.0, 5.0]))
-    torch.testing.assert_close(logit_margin(logits, targets), torch.tensor([-1.0, 5.0]))
-    torch.testing.assert_close(label_loss(logits, targets), logits.logsumexp(1) - logits[:, 2])
+    torch.testing.assert_close(cross_entropy(logits, targets), logits.logsumexp(1) - logits[:, 2])
 
 
 def test_scale_maps_own_and_shared():
@@ -418,7 +372,7 @@ def test_wrong_arguments(net, method, images, labels, message):
 def test_wrong_models(net, method):
     head = net.head.forward
     net.head.forward = lambda x: head(x)[:, :, None]
-    with pytest.raises(ValueError, match="must return logits"):
+    with pytest.raises(ValueError, match="logits must be"):
         method(net, pictures())
     net.head.forward = lambda x: head(x).sub(head(x).detach()).sqrt()  # an infinite slope
     with pytest.raises(ValueError, match="NaN or infinite"):
@@ -426,10 +380,8 @@ def test_wrong_models(net, method):
 
 
 def test_wrong_settings(net):
-    with pytest.raises(ValueError, match="one number an image"):
+    with pytest.raises(ValueError, match="one number for each image"):
         saliency(net, pictures(), score=lambda logits, labels: logits)
-    with pytest.raises(ValueError, match="samples must be"):
-        smooth_grad(net, pictures(), samples=0)
     with pytest.raises(ValueError, match="needs 18 tokens"):
         grad_cam(model := vit(), model.blocks[1].norm1, pictures(2, 32, 32), tokens=Tokens(4, 4, 2))
 

@@ -104,20 +104,6 @@ def test_loss_along_a_line_is_the_parabola():
     assert (seen.index.name, seen.index.tolist()) == ("amount", amounts)
 
 
-def test_loss_plane_is_the_paraboloid():
-    model, batches, h = regression()
-    one, other = (landscape.filter_normalised_direction(model, seed) for seed in (1, 2))
-    amounts = [-1.0, 0.0, 2.0]
-    plane = landscape.loss_plane(model, one, other, batches, amounts, loss=squares)
-    least = plane.loc[0, 0]
-    for a in amounts:
-        for b in amounts:
-            d = a * one["weight"][0] + b * other["weight"][0]
-            assert plane.loc[a, b] == pytest.approx(least + (d @ h @ d).item() / 2, rel=1e-10)
-    along = landscape.loss_along(model, one, batches, amounts, loss=squares)
-    assert plane[0.0].tolist() == pytest.approx(along.loss.tolist(), rel=1e-12)
-
-
 def test_amount_0_is_the_model_itself():
     model, batches = small_net(), toy_batches()
     known = evaluate(model, batches)
@@ -289,14 +275,8 @@ def broken_loss(after):
     return loss
 
 
-def across(model, batches, **options):
-    one, other = (landscape.filter_normalised_direction(model, seed) for seed in (0, 1))
-    return landscape.loss_plane(model, one, other, batches, [0.0, 1.0], **options)
-
-
 MEASURES = {
     "line": lambda m, b, **o: landscape.loss_along(m, landscape.filter_normalised_direction(m, 0), b, [0.5, 1.0], **o),
-    "plane": across,
     "sharpness": lambda m, b, **o: landscape.sharpness(m, b, 0.1, 2, draws=2, **o),
     "eigenvalue": lambda m, b, **o: landscape.top_eigenvalue(m, b, 2, **o),
 }

@@ -4,10 +4,8 @@ import re
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from matplotlib.collections import LineCollection
 from matplotlib.text import Text
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -73,21 +71,6 @@ def test_sharp_minimum_has_the_larger_gap():
     gaps = [np.ptp(line.get_ydata()) for line in axis.lines if len(line.get_ydata()) == 2]
     assert gaps[0] > 5 * gaps[1] > 0
     assert [word.split()[-2] for word in words(axis.figure) if "gap" in word] == ["large", "small"]
-
-
-def test_contours_show_the_plane():
-    amounts = np.linspace(-1, 1, 5)
-    one, other = np.meshgrid(amounts, amounts, indexing="ij")
-    plane = pd.DataFrame(1 + one**2 + 10 * other**2, index=amounts, columns=amounts)
-    figure = diagrams.loss_contours(plane, "b", "a", "T")
-    axis = figure.axes[0]
-    assert (axis.get_xlabel(), axis.get_ylabel(), axis.get_title()) == ("b", "a", "T")
-    levels = axis.collections[0].levels
-    assert levels[0] == pytest.approx(1)
-    assert levels[-1] == pytest.approx(12)
-    inner = [path.vertices for path in axis.collections[1].get_paths() if len(path.vertices)][1]
-    assert np.ptp(inner[:, 1]) > 2 * np.ptp(inner[:, 0])  # the steep direction is across
-    assert not any(isinstance(item, LineCollection) for item in axis.collections)
 
 
 @pytest.mark.parametrize(("stem", "first"), [("imagenet", "64 × 8 × 8"), ("small", "64 × 32 × 32")])

@@ -1,5 +1,7 @@
 """Training learns, resumes to the same weights, stops clearly on trouble, and changes nothing it should not."""
 
+import inspect
+import itertools
 import json
 import signal
 import subprocess
@@ -17,7 +19,7 @@ from two_processes import plain_net
 from helpers.contract import eval_mode
 from helpers.data import Batches, ImageSet, load
 from helpers.training import Evaluation, evaluate, fit
-from helpers.training.checkpoints import CheckpointError, load_weights, save_weights, weights_checksum
+from helpers.training.checkpoints import CheckpointError, TrainingFolder, load_weights, save_weights, weights_checksum
 
 TESTS = Path(__file__).parents[1]
 SCRIPT = TESTS / "killed_training.py"
@@ -281,3 +283,71 @@ def test_each_training_in_a_process_has_its_own_precision():
     assert torch.bfloat16 in dtypes
     assert half == pytest.approx(full, rel=0.05)
     assert losses("no") == (full, {torch.float32})
+
+
+def test_the_signature_names_every_option():
+    options = "epochs optimizer scheduler loss attack val_attack objective max_norm folder monitor topk precision"
+    assert list(inspect.signature(fit).parameters) == f"model train val {options} description".split()
+    with pytest.raises(TypeError, match="unexpected keyword argument 'epoch'"):
+        quick(epoch=1)
+
+
+def test_a_folder_written_by_an_earlier_version_goes_on(tmp_path):
+    """Keys and values of `run.json` and the state's `scaler` as they were written when Accelerate scaled the loss."""
+    model, data = small_net(), toy_set(96)
+    rates = {"lr": "0.05", "momentum": "0", "dampening": "0", "weight_decay": "0", "nesterov": "False"}
+    rates |= {"maximize": "False", "differentiable": "False"}
+    train = {"data": data.describe(), "batch_size": 32, "shuffle": True, "seed": 0, "transforms": []}
+    settings = {"model": "Sequential", "start": weights_checksum(model), "epochs": 2, "train": train}
+    settings |= {"optimizer": {"SGD": rates}, "scheduler": {"NoneType": {}}, "loss": "cross_entropy", "attack": "None"}
+    settings |= {"max_norm": None, "monitor": "val_top1", "precision": "no", "topk": [1, 5]}
+    row = {"epoch": 1, "lr": 0.05, "train_loss": 2.5, "train_top1": 0.25, "train_top5": 0.5, "seconds": 3.5}
+    row |= {"val_loss": 2.75, "val_top1": 0.125, "val_top5": 0.25}
+    state = {"optimizer": sgd(model).state_dict(), "scheduler": None, "scaler": None}
+    TrainingFolder(tmp_path / "run", settings).save(1, model, state, [row], True, {"device": "cpu", "threads": 1})
+    _, history = quick(model, epochs=2, topk=(1, 5), folder=tmp_path / "run")
+    assert history.iloc[0].to_dict() == row
+    assert list(history.columns) == list(row)
+    ((run),) = (tmp_path / "run").glob("epoch_0002/run.json")
+    assert json.loads(run.read_text())["settings"] == settings
+    assert set(json.loads(run.read_text())["ran"]) == {"device", "threads", "processes"}
+
+
+def large_loss(stop=None):
+    """Too large for fp16 at the scaler's first scale, so that this has to find its own; stops at call number `stop`."""
+    calls = itertools.count()
+
+    def loss(logits, labels):
+        if next(calls) == stop:
+            raise KeyboardInterrupt
+        return F.cross_entropy(logits, labels) * 8
+
+    return loss
+
+
+def test_fp16_finds_its_scale_and_a_resumed_training_keeps_it(tmp_path):
+    def train(name, stop=None):
+        model = small_net(20)
+        optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+        scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, total_iters=20)
+        return quick(model, epochs=2, precision="fp16", loss=large_loss(stop), folder=tmp_path / name,
+                     optimizer=optimizer, scheduler=scheduler)  # fmt: skip
+
+    straight, _ = train("straight")
+    with pytest.raises(KeyboardInterrupt):
+        train("resumed", stop=5)  # three steps and a look at `val` an epoch: the second step of the second
+    resumed, _ = train("resumed")
+    assert weights_checksum(resumed) == weights_checksum(straight) != weights_checksum(small_net(20))
+    state = torch.load(tmp_path / "resumed/epoch_0002/state.pt", weights_only=True)
+    skipped = int(torch.tensor(65_536 / state["scaler"]["scale"]).log2())  # each halves the scale
+    assert 0 < skipped < 6
+    assert state["scheduler"]["last_epoch"] == 6 - skipped
+
+
+def test_the_model_computes_in_float32_again_after_an_error():
+    model = small_net(20)
+    with pytest.raises(KeyboardInterrupt):
+        quick(model, precision="bf16", loss=large_loss(stop=1))
+    assert "forward" not in vars(model)
+    with pytest.raises(ValueError, match="precision must be 'no', 'fp16' or 'bf16', got 'half'"):
+        quick(precision="half")
