@@ -20,9 +20,11 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import set_seed
 from IPython.display import Markdown
+from torch import nn
 
+from ..models import save_model
 from ..training.checkpoints import replacing, saved_history
-from .code_hash import executed_hash, notebook_hash
+from .code_hash import executed_hash, hash_until_saved, notebook_hash
 
 T = TypeVar("T")
 PROFILES = ("toy", "lite", "full")
@@ -33,6 +35,11 @@ def project_root() -> Path:
     """The repository's folder if `helpers` was installed from it (editable), else the current folder."""
     here = Path(__file__).resolve().parents[2]
     return here if (here / "pyproject.toml").exists() else Path.cwd()
+
+
+def notebook_path(notebook: str) -> Path:
+    """The file of a notebook that is named without `.ipynb`."""
+    return project_root() / "notebooks" / f"{notebook}.ipynb"
 
 
 def output_root() -> Path:
@@ -101,6 +108,18 @@ class Run:
         if notebook is None:  # what an earlier start of this notebook has done counts towards its time
             self._resumed.setdefault(name, sum(row["seconds"] for row in saved_history(path)))
         return path
+
+    def save_model(
+        self, name: str, model: nn.Module, build: str, arguments: dict[str, Any], settings: dict[str, Any]
+    ) -> None:
+        """Keep a trained model for other notebooks, which get it by `models.trained`; see `models.save_model`.
+
+        Its card says which notebook trained it, in which profile, and the hash of the code cells that led to it.
+        """
+        code = executed_hash() or hash_until_saved(notebook_path(self.notebook), name)
+        about = {"notebook": self.notebook, "profile": self.profile, "code": code}
+        if PartialState().is_main_process:
+            save_model(model, self.folder(name), build, arguments, settings, **about)
 
     def used(self, *sets: Any) -> None:
         """Note the sets this run used (anything with `describe()`)."""
