@@ -7,17 +7,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-import nbformat
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-from nbformat import NotebookNode
 from torch import nn
 from tqdm import tqdm
 
 from ..models.saved import Saved, load_model, read_card
 from ..training.checkpoints import CheckpointError
 from .code_hash import hash_until_saved
-from .notebooks import code_cells, executed
 from .run import Run, checkpoint_root, notebook_path, project_root
 
 
@@ -35,18 +32,21 @@ def trained(run: Run, notebook: str, name: str) -> nn.Module:
     if code is None:
         raise CheckpointError(f"no cell of notebooks/{notebook}.ipynb calls save_model({name!r}, ...)")
     folder = run.folder(name, notebook)
-    saved = _saved(folder, code)
+    saved = _saved(folder, code, run.profile)
     if isinstance(saved, str):
-        tqdm.write(f"{saved}: executing the cells of notebook {notebook} ({run.profile}) until {name!r} is saved")
+        tqdm.write(f"{saved}, so the cells of notebook {notebook} are executed ({run.profile}) until {name!r} is saved")
         saved = _execute(run, notebook, name, folder, code)
     return saved.model.to(run.device)
 
 
-def _saved(folder: Path, code: str) -> Saved | str:
+def _saved(folder: Path, code: str, profile: str) -> Saved | str:
     """The model in `folder`, or why it cannot be taken."""
     try:
-        if read_card(folder).get("code") != code:
-            return f"{folder.parent.name}/{folder.name} was trained by other code than the notebook has now"
+        card, name = read_card(folder), f"{folder.parent.name}/{folder.name}"
+        if card.get("profile") != profile:
+            return f"{name} was trained in profile {card.get('profile')}"
+        if card.get("code") != code:
+            return f"{name} was not trained by the code that its notebook has now"
         return load_model(folder)
     except CheckpointError as error:
         return str(error).splitlines()[0]
@@ -54,6 +54,10 @@ def _saved(folder: Path, code: str) -> Saved | str:
 
 def _execute(run: Run, notebook: str, name: str, folder: Path, code: str) -> Saved:
     """Run the owner's cells until the model is up to date, and load it."""
+    import nbformat  # slow, as nbclient, and seldom needed
+
+    from .notebooks import code_cells, executed
+
     owner = nbformat.read(notebook_path(notebook), as_version=4)
     for cell in code_cells(owner):
         if cell.source.startswith("# parameters"):
@@ -66,22 +70,20 @@ def _execute(run: Run, notebook: str, name: str, folder: Path, code: str) -> Sav
         tqdm(total=total, desc=notebook, unit="cell", leave=False) as bar,
         closing(executed(owner, scratch, environment=_environment(run, scratch))) as cells,
     ):
-        while isinstance(saved := _saved(folder, code), str):
+        while isinstance(saved := _saved(folder, code, run.profile), str):
             if not _next(cells, notebook, bar.n + 1):
                 raise CheckpointError(f"notebook {notebook} ran to its end, but saved no up-to-date {name!r}")
             bar.update()
     return saved
 
 
-def _next(cells: Iterator[NotebookNode], notebook: str, number: int) -> bool:
+def _next(cells: Iterator[Any], notebook: str, number: int) -> bool:
     """Run one more cell; False if there is none."""
     try:
         return next(cells, None) is not None
-    except CellExecutionError as error:
-        said = f"{error.ename}: {error.evalue}"
-    except (CellTimeoutError, DeadKernelError) as error:
-        said = str(error) or type(error).__name__
-    raise CheckpointError(f"code cell {number} of notebook {notebook} failed: {said}")
+    except Exception as error:  # what the cell raised, or what became of its kernel
+        name, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", error)
+        raise CheckpointError(f"code cell {number} of notebook {notebook} failed: {name}: {text}") from None
 
 
 def _environment(run: Run, scratch: str) -> dict[str, str]:

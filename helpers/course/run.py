@@ -23,8 +23,9 @@ from IPython.display import Markdown
 from torch import nn
 
 from ..models import save_model
-from ..training.checkpoints import replacing, saved_history
+from ..training.checkpoints import in_use, replacing
 from .code_hash import executed_hash, hash_until_saved, notebook_hash
+from .provenance import helpers_hash, seconds_kept, training_records
 
 T = TypeVar("T")
 PROFILES = ("toy", "lite", "full")
@@ -91,7 +92,9 @@ class Run:
             "findings": {},
             "order": [],
         }
-        self._started, self._resumed = time.perf_counter(), {}
+        self._started = time.perf_counter()
+        self._asked: dict[str, Path] = {}  # the folders of trainings
+        self._kept: dict[Path, float] = {}  # seconds of this notebook's trainings before this start
         set_seed(seed)
 
     def __repr__(self) -> str:
@@ -105,8 +108,12 @@ class Run:
     def folder(self, name: str, notebook: str | None = None) -> Path:
         """Where the training `name` keeps its checkpoints; pass `notebook` to find those of another one."""
         path = checkpoint_root() / f"{notebook or self.notebook}.{self.profile}" / name
-        if notebook is None:  # what an earlier start of this notebook has done counts towards its time
-            self._resumed.setdefault(name, sum(row["seconds"] for row in saved_history(path)))
+        own = notebook in (None, self.notebook)
+        asked = name if own else f"{notebook}/{name}"
+        if asked not in self._asked:
+            self._asked[asked] = path
+            if own:  # what an earlier start of this notebook has done counts towards its time
+                self._kept |= seconds_kept(path)
         return path
 
     def save_model(
@@ -178,12 +185,13 @@ class Run:
         return f"results/{path.name}"
 
     def _provenance(self) -> dict[str, Any]:
-        resumed = sum(self._resumed.values())
+        resumed = sum(self._kept.get(in_use(path), 0.0) for path in self._asked.values())
         return {
             "notebook": self.notebook,
             "profile": self.profile,
             "seed": self.seed,
             "code_sha256": self._code_hash(),
+            "helpers_sha256": helpers_hash(),
             "date": datetime.now(UTC).date().isoformat(),
             "seconds": round(time.perf_counter() - self._started + resumed, 1),
             "seconds_resumed": round(resumed, 1),
@@ -192,6 +200,7 @@ class Run:
             "precision": self.precision,
             "python": platform.python_version(),
             "versions": {name: version(name) for name in PACKAGES},
+            "trainings": training_records(self._asked),
         }
 
     def _code_hash(self) -> str | None:

@@ -51,9 +51,7 @@ def save_model(
     layer = getattr(model, "normalize", None)
     if not isinstance(layer, Normalize):
         raise ValueError("only a model behind its normalisation is saved: normalized(network, mean, std)")
-    with torch.device("meta"):  # shapes only
-        shapes = {name: value.shape for name, value in _built(build, arguments).state_dict().items()}
-    if shapes != {name: value.shape for name, value in model.network.state_dict().items()}:
+    if _shapes(_built(build, arguments)) != _shapes(model.network):
         raise ValueError(f"this model is not what {build}(**{arguments}) makes: it could not be loaded again")
     mean, std = ([round(value, 6) for value in values.flatten().tolist()] for values in (layer.mean, layer.std))
     card = {"build": build, "arguments": arguments, "mean": mean, "std": std, "settings": settings} | more
@@ -72,8 +70,7 @@ def load_model(folder: Path | str) -> Saved:
     folder = Path(folder)
     card = read_card(folder)
     try:
-        with seeded(0):  # first weights draw numbers: those of the caller must stay as they are
-            model = normalized(_built(card["build"], card["arguments"]), card["mean"], card["std"])
+        model = normalized(_built(card["build"], card["arguments"]), card["mean"], card["std"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{_name(folder)}/{CARD} describes no model known here: {error}") from error
     load_weights(model, folder / WEIGHTS)
@@ -99,7 +96,12 @@ def read_card(folder: Path | str) -> dict[str, Any]:
 def _built(build: str, arguments: dict[str, Any]) -> nn.Module:
     if build not in BUILDS:
         raise ValueError(f"unknown constructor {build!r}: it is none of {', '.join(BUILDS)}")
-    return BUILDS[build](**arguments)
+    with seeded(0):  # first weights draw numbers: those of the caller must stay as they are
+        return BUILDS[build](**arguments)
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in network.state_dict().items()}
 
 
 def _name(folder: Path) -> str:

@@ -60,7 +60,8 @@ def fit(
         val_attack: if given, the history also has `val_adv_top1` (and so on), measured under it.
         max_norm: clip the gradient's L2 norm to this.
         folder: where the state after each epoch is kept. If it holds one, training goes on from there, to the same
-            weights (on CPU bit for bit) as if it had never been stopped. None: nothing is written.
+            weights (on CPU bit for bit) as if it had never been stopped; one with other settings is left alone, see
+            `checkpoints.TrainingFolder`. None: nothing is written.
         monitor: the history's column whose maximum decides `best.safetensors`.
         topk: which accuracies the history has; `(1, 5)` adds `train_top5` and `val_top5`.
         precision: `"no"`, `"fp16"` or `"bf16"`, see `runs.precision`.
@@ -71,7 +72,7 @@ def fit(
 
     Raises:
         FloatingPointError: the loss became NaN or infinite; the state of the last good epoch is kept.
-        CheckpointError: `folder` cannot be written, or belongs to a run with other settings.
+        CheckpointError: `folder` cannot be written.
     """
     if objective is not None and attack is not None:
         raise ValueError("give an attack or an objective, not both: an objective makes its own attacked images")
