@@ -116,7 +116,8 @@ def train_captioner(
 
     `val_loss` is cross-entropy (nats a word, no smoothing) under teacher forcing, whatever `recipe.truth` is, so that
     the curves of different trainings compare. `best.safetensors` in `folder` holds the epoch with the best `val_bleu4`
-    of captions that the decoder wrote by itself (greedy). A training that was stopped goes on from `folder`.
+    of captions that the decoder wrote by itself (greedy). A training that was stopped goes on from `folder`; one with
+    other settings is left alone, see `TrainingFolder`.
 
     Args:
         precision: `"bf16"` or `"no"`; float16 would need its loss scaled.
@@ -124,7 +125,7 @@ def train_captioner(
     Raises:
         ValueError: another precision.
         FloatingPointError: the loss became NaN or infinite; the last finished epoch is kept.
-        CheckpointError: `folder` cannot be written, or belongs to a training with other settings.
+        CheckpointError: `folder` cannot be written.
     """
     if precision not in ("no", "bf16"):
         raise ValueError(f"captions are learned in precision 'no' or 'bf16', got {precision!r}")

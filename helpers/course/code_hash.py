@@ -38,7 +38,7 @@ def _counted(source: str) -> list[str]:
 
 def _without_imports(source: str) -> str:
     try:
-        tree = ast.parse(SHELL.sub(r"\1pass", source))
+        tree = _parsed(source)
     except SyntaxError:  # an unfinished cell: all of it counts
         return source
     lines = [line.encode() for line in source.splitlines()]  # the offsets of `ast` count bytes
@@ -56,8 +56,39 @@ def _without_imports(source: str) -> str:
 
 def notebook_hash(path: Path | str) -> str:
     """`code_hash` of the code cells of a notebook file."""
+    return code_hash(_sources(path))
+
+
+def hash_until_saved(path: Path | str, name: str) -> str | None:
+    """`code_hash` of the cells up to and including the last with a call `<...>.save_model("<name>", ...)`.
+
+    None: there is no such cell, or no such notebook.
+    """
+    sources = _sources(path) if Path(path).is_file() else []
+    saving = [number for number, source in enumerate(sources) if _saves(source, name)]
+    return code_hash(sources[: saving[-1] + 1]) if saving else None
+
+
+def _sources(path: Path | str) -> list[str]:
     cells = json.loads(Path(path).read_text())["cells"]
-    return code_hash("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+def _saves(source: str, name: str) -> bool:
+    try:
+        tree = _parsed(source)
+    except SyntaxError:
+        return False
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute))
+    return any(
+        call.func.attr == "save_model" and isinstance(call.args[0], ast.Constant) and call.args[0].value == name
+        for call in calls
+        if call.args
+    )
+
+
+def _parsed(source: str) -> ast.Module:
+    return ast.parse(SHELL.sub(r"\1pass", source))
 
 
 def executed_hash() -> str | None:

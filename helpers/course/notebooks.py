@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,30 @@ def execute(
     Returns:
         The executed notebook (as far as it came) and the exception that stopped it, or None.
     """
+    notebook, error = nbformat.read(path, as_version=4), None
+    total = len(code_cells(notebook))
+    try:
+        for done, _ in enumerate(executed(notebook, folder, timeout), 1):
+            on_cell(done, total)
+    except Exception as stopped:  # the caller decides; what ran is kept
+        error = stopped
+    tidy(notebook)
+    return notebook, error
+
+
+def executed(
+    notebook: NotebookNode, folder: Path | str, timeout: int = 4 * 3600, environment: dict[str, str] | None = None
+) -> Iterator[NotebookNode]:
+    """Run a notebook's code cells in a fresh kernel, one by one, and yield each with its outputs.
+
+    Whoever stops asking for more closes it (`contextlib.closing`), which stops the kernel.
+
+    Args:
+        folder: the kernel's working folder.
+        environment: the kernel's variables; None: those of this process.
+    """
     from nbclient import NotebookClient
 
-    notebook = nbformat.read(path, as_version=4)
-    done, total = [], len(code_cells(notebook))
     client = NotebookClient(
         notebook,
         timeout=timeout,
@@ -63,15 +84,12 @@ def execute(
         extra_arguments=["--log-level=ERROR"],  # the kernel's remarks on its transport are no business of the reader
         resources={"metadata": {"path": str(folder)}},
         record_timing=False,
-        on_cell_executed=lambda **_: on_cell(len(done.append(0) or done), total),
     )
-    error = None
-    try:
-        client.execute()
-    except Exception as stopped:  # the caller decides; what ran is kept
-        error = stopped
-    tidy(notebook)
-    return notebook, error
+    with client.setup_kernel(env=environment or dict(os.environ)):
+        for index, cell in enumerate(notebook.cells):
+            client.execute_cell(cell, index, execution_count=client.code_cells_executed + 1)
+            if cell in code_cells(notebook):
+                yield cell
 
 
 def tidy(notebook: NotebookNode) -> None:

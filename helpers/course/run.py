@@ -20,9 +20,12 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import set_seed
 from IPython.display import Markdown
+from torch import nn
 
-from ..training.checkpoints import replacing, saved_history
-from .code_hash import executed_hash, notebook_hash
+from ..models import save_model
+from ..training.checkpoints import in_use, replacing
+from .code_hash import executed_hash, hash_until_saved, notebook_hash
+from .provenance import helpers_hash, seconds_kept, training_records
 
 T = TypeVar("T")
 PROFILES = ("toy", "lite", "full")
@@ -33,6 +36,11 @@ def project_root() -> Path:
     """The repository's folder if `helpers` was installed from it (editable), else the current folder."""
     here = Path(__file__).resolve().parents[2]
     return here if (here / "pyproject.toml").exists() else Path.cwd()
+
+
+def notebook_path(notebook: str) -> Path:
+    """The file of a notebook that is named without `.ipynb`."""
+    return project_root() / "notebooks" / f"{notebook}.ipynb"
 
 
 def output_root() -> Path:
@@ -84,7 +92,9 @@ class Run:
             "findings": {},
             "order": [],
         }
-        self._started, self._resumed = time.perf_counter(), {}
+        self._started = time.perf_counter()
+        self._asked: dict[str, Path] = {}  # the folders of trainings
+        self._kept: dict[Path, float] = {}  # seconds of this notebook's trainings before this start
         set_seed(seed)
 
     def __repr__(self) -> str:
@@ -98,9 +108,25 @@ class Run:
     def folder(self, name: str, notebook: str | None = None) -> Path:
         """Where the training `name` keeps its checkpoints; pass `notebook` to find those of another one."""
         path = checkpoint_root() / f"{notebook or self.notebook}.{self.profile}" / name
-        if notebook is None:  # what an earlier start of this notebook has done counts towards its time
-            self._resumed.setdefault(name, sum(row["seconds"] for row in saved_history(path)))
+        own = notebook in (None, self.notebook)
+        asked = name if own else f"{notebook}/{name}"
+        if asked not in self._asked:
+            self._asked[asked] = path
+            if own:  # what an earlier start of this notebook has done counts towards its time
+                self._kept |= seconds_kept(path)
         return path
+
+    def save_model(
+        self, name: str, model: nn.Module, build: str, arguments: dict[str, Any], settings: dict[str, Any]
+    ) -> None:
+        """Keep a trained model for other notebooks, which get it by `models.trained`; see `models.save_model`.
+
+        Its card says which notebook trained it, in which profile, and the hash of the code cells that led to it.
+        """
+        code = executed_hash() or hash_until_saved(notebook_path(self.notebook), name)
+        about = {"notebook": self.notebook, "profile": self.profile, "code": code}
+        if PartialState().is_main_process:
+            save_model(model, self.folder(name), build, arguments, settings, **about)
 
     def used(self, *sets: Any) -> None:
         """Note the sets this run used (anything with `describe()`)."""
@@ -159,12 +185,13 @@ class Run:
         return f"results/{path.name}"
 
     def _provenance(self) -> dict[str, Any]:
-        resumed = sum(self._resumed.values())
+        resumed = sum(self._kept.get(in_use(path), 0.0) for path in self._asked.values())
         return {
             "notebook": self.notebook,
             "profile": self.profile,
             "seed": self.seed,
             "code_sha256": self._code_hash(),
+            "helpers_sha256": helpers_hash(),
             "date": datetime.now(UTC).date().isoformat(),
             "seconds": round(time.perf_counter() - self._started + resumed, 1),
             "seconds_resumed": round(resumed, 1),
@@ -173,6 +200,7 @@ class Run:
             "precision": self.precision,
             "python": platform.python_version(),
             "versions": {name: version(name) for name in PACKAGES},
+            "trainings": training_records(self._asked),
         }
 
     def _code_hash(self) -> str | None:

@@ -1,7 +1,7 @@
-"""The four models of the first assignment: ResNet-18 trained clean and noisy (01), ViT scratch and fine-tuned (02).
+"""Recipes of notebook 02: ViT from scratch and fine-tuned; and what every recipe needs to keep what it trains.
 
-Each is loaded from its notebook's checkpoints, or trained by that notebook's recipe if they are not there, so that the
-notebooks on attacks (03) and on Grad-CAM (04) can start anywhere.
+A model is loaded from its notebook's checkpoints, or trained by that notebook's recipe if they are not there, so that
+the notebooks on attacks (03) and on Grad-CAM (04) can start anywhere.
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from ..course.run import Run
-from ..data import Batches, GaussianNoise, ImageSet, RandomCrop, RandomFlip, load
-from ..models import normalized, resnet18
+from ..data import Batches, ImageSet, RandomCrop, RandomFlip, load
+from ..models import normalized
 from ..models.weights import find_weights, load_vit
 from ..training import fit
-from ..training.checkpoints import load_weights, saved_history
+from ..training.checkpoints import load_weights
 from . import once_a_run
 
-RESNETS, VITS, DEFENDED = "01_noisy_resnet", "02_vit_transfer", "03_attacks_and_defense"  # who trains what
+NOTEBOOK = "02_vit_transfer"
 CIFAR_MEAN, CIFAR_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)  # CIFAR-100's training images
-VARIANCE = 0.05  # of the noise that the noisy ResNet learns with
 VIT_NAMES = {"lite": ("vit_small_patch14", 112), "full": ("vit_base_patch16_224", 224)}  # name and pixels
 
 
@@ -48,44 +47,11 @@ class Trained(NamedTuple):
 
 
 @once_a_run
-def cifar(run: Run) -> Split:
-    """Notebook 01's split: CIFAR-100, or the toy world; read once a run."""
-    real = ("cifar100", 45_000, 5_000, 10_000)
-    name, train, val, test = run.pick(toy=("toy", 1_600, 400, 500), lite=real, full=real)
-    learn, choose = load(name, "train").take(train + val, run.seed).divide(train, run.seed)
-    return Split(learn, choose, load(name, "test").take(test, run.seed))
-
-
-@once_a_run
 def flowers(run: Run) -> Split:
     """Notebook 02's split: Flowers-102's official one, or toy classes that no pre-training saw; read once a run."""
     name, size = run.pick(toy=("toy-flowers", 32), lite=("flowers-102", 112), full=("flowers-102", 224))
     train, val, test = (load(name, split, size=size) for split in ("train", "val", "test"))
     return Split(train, val, test.take(run.pick(toy=1_000, lite=len(test), full=len(test)), run.seed))
-
-
-def new_resnet(run: Run, classes: int, stem: str = "imagenet") -> nn.Module:
-    """ResNet-18 behind its normalisation, always with the same first weights."""
-    torch.manual_seed(run.seed)
-    return normalized(resnet18(classes, stem), CIFAR_MEAN, CIFAR_STD).to(run.device)
-
-
-def resnet(run: Run, noisy: bool) -> Trained:
-    """Notebook 01's ResNet-18 by the assigned recipe, with the weights of its best epoch."""
-    split, name = cifar(run), "noisy" if noisy else "clean"
-    noise = GaussianNoise(VARIANCE)
-    epochs = run.pick(toy=3, lite=20, full=20)
-
-    def train(model: nn.Module, folder: Path) -> pd.DataFrame:
-        seen_noisy = Batches(split.val, 500, transforms=[noise], device=run.device, seed=run.seed)
-        watched = {"val": Batches(split.val, 500, device=run.device), "noisy_val": seen_noisy}
-        batches = Batches(split.train, 64, shuffle=True, transforms=[noise] if noisy else [], device=run.device,
-                          seed=run.seed)  # fmt: skip
-        adam = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
-        return fit(model, batches, watched, epochs=epochs, optimizer=adam, folder=folder, description=name,
-                   monitor="noisy_val_top1" if noisy else "val_top1", precision=run.precision)  # fmt: skip
-
-    return load_or_train(run, RESNETS, name, new_resnet(run, len(split.train.classes)), epochs, train)
 
 
 def vit_precision(run: Run) -> str:
@@ -141,7 +107,7 @@ def pretrained_tiny_vit(run: Run) -> Trained:
     def learn(model: nn.Module, folder: Path) -> pd.DataFrame:
         return fine_tune(run, model, Split(train, val, val), folder, epochs=6, lr=2e-3, layer_decay=1.0, batch_size=64)
 
-    return load_or_train(run, VITS, "pretrained", start, 6, learn)
+    return load_or_train(run, NOTEBOOK, "pretrained", start, learn)
 
 
 def vit(run: Run, pretrained: bool) -> Trained:
@@ -153,7 +119,7 @@ def vit(run: Run, pretrained: bool) -> Trained:
         return fine_tune(run, model, split, folder, epochs=epochs, **rates)
 
     start = new_vit(run, len(split.train.classes), pretrained)
-    return load_or_train(run, VITS, "fine-tuned" if pretrained else "scratch", start, epochs, train)
+    return load_or_train(run, NOTEBOOK, "fine-tuned" if pretrained else "scratch", start, train)
 
 
 def fine_tune(
@@ -191,11 +157,13 @@ def _copy_body(source: nn.Module, target: nn.Module) -> None:
     target.load_state_dict(body, strict=False)
 
 
-def load_or_train(run: Run, notebook: str, name: str, model: nn.Module, epochs: int,
-                   train: Callable[[nn.Module, Path], pd.DataFrame]) -> Trained:  # fmt: skip
-    """The best weights of a finished training, which need not have run on this kind of device; else train, or go on."""
-    folder = run.folder(name, None if notebook == run.notebook else notebook)
-    history = pd.DataFrame(saved_history(folder))
-    if len(history) < epochs:
-        history = train(model, folder)
+def load_or_train(run: Run, notebook: str, name: str, model: nn.Module,
+                  train: Callable[[nn.Module, Path], pd.DataFrame]) -> Trained:  # fmt: skip
+    """The best weights of a training, and its history.
+
+    `train` calls `fit` with that folder, which compares settings: a finished training costs nothing, one that was
+    stopped goes on, and one that was asked for with other settings is done anew in a folder beside it.
+    """
+    folder = run.folder(name, notebook)
+    history = train(model, folder)
     return Trained(load_weights(model, folder / "best.safetensors"), history)

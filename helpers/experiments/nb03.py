@@ -16,13 +16,38 @@ from torch import nn
 
 from ..attacks import FFGSM, FGSM, PGD, Attack
 from ..attacks.defences import TRADES
+from ..course.models import trained
 from ..course.run import Run
-from ..data import Batches, ImageSet, RandomCrop, RandomFlip
+from ..data import Batches, ImageSet, RandomCrop, RandomFlip, load
+from ..models import normalized, resnet18
 from ..training import fit
-from .nb02 import DEFENDED, Split, Trained, cifar, flowers, load_or_train, new_resnet, resnet, vit, vit_precision
+from . import once_a_run
+from .nb02 import CIFAR_MEAN, CIFAR_STD, Split, Trained, flowers, load_or_train, vit, vit_precision
 
+NOTEBOOK = "03_attacks_and_defense"
 ASSIGNED_EPS = 0.1  # in pixels of [0, 1]: 25.5 levels of 255
 EPS = 8 / 255  # the community's budget on CIFAR
+
+
+@once_a_run
+def cifar(run: Run) -> Split:
+    """Notebook 01's split: CIFAR-100, or the toy world; read once a run."""
+    real = ("cifar100", 45_000, 5_000, 10_000)
+    name, train, val, test = run.pick(toy=("toy", 1_600, 400, 500), lite=real, full=real)
+    learn, choose = load(name, "train").take(train + val, run.seed).divide(train, run.seed)
+    return Split(learn, choose, load(name, "test").take(test, run.seed))
+
+
+def new_resnet(run: Run, classes: int, stem: str = "imagenet") -> nn.Module:
+    """ResNet-18 behind its normalisation, always with the same first weights."""
+    torch.manual_seed(run.seed)
+    return normalized(resnet18(classes, stem), CIFAR_MEAN, CIFAR_STD).to(run.device)
+
+
+def resnet(run: Run, noisy: bool) -> Trained:
+    """Notebook 01's ResNet-18; its history stays there."""
+    return Trained(trained(run, "01_noisy_resnet", "noisy" if noisy else "clean"), pd.DataFrame())
+
 
 RESNETS: dict[str, Callable[[Run], Trained]] = {  # of CIFAR's small images, and quick to train
     "ResNet-18": partial(resnet, noisy=False),
@@ -68,7 +93,7 @@ def assigned(run: Run, name: str, kind: str) -> Trained:
                    val_attack=assigned_attacks(model)["PGD"], monitor="epoch", description=folder.name,
                    precision=run.precision if small else vit_precision(run))  # fmt: skip
 
-    return load_or_train(run, DEFENDED, f"{name} {kind}", model, epochs, train)
+    return load_or_train(run, NOTEBOOK, f"{name} {kind}", model, train)
 
 
 Arguments = dict[str, Any]  # of `fit`
@@ -100,7 +125,7 @@ def compared(run: Run, method: str) -> Trained:
     def train(model: nn.Module, folder: Path) -> pd.DataFrame:
         return _augmented(run, model, split._replace(train=images), folder, epochs, 0.05, run.precision, options)
 
-    return load_or_train(run, DEFENDED, f"compared {method}", model, epochs, train)
+    return load_or_train(run, NOTEBOOK, f"compared {method}", model, train)
 
 
 def fast(run: Run) -> Trained:
@@ -117,7 +142,7 @@ def fast(run: Run) -> Trained:
     def train(model: nn.Module, folder: Path) -> pd.DataFrame:
         return _augmented(run, model, split._replace(train=images), folder, epochs, 0.1, precision, options)
 
-    return load_or_train(run, DEFENDED, "fast", model, epochs, train)
+    return load_or_train(run, NOTEBOOK, "fast", model, train)
 
 
 def _watched(run: Run, val: ImageSet, lite: int, full: int) -> ImageSet:

@@ -108,7 +108,7 @@ def stand_in(run: Run, seen: bool = True) -> tuple[Clip, pd.DataFrame]:
     def tune(model: nn.Module, folder: Path) -> pd.DataFrame:
         return _tune(run, model, images, folder, epochs)
 
-    tuned = load_or_train(run, NOTEBOOK, name, model, epochs, tune)
+    tuned = load_or_train(run, NOTEBOOK, name, model, tune)
     start.model.eval().requires_grad_(False)
     save_clip(start, run.folder(name) / "saved")
     return replace(load_clip(run.folder(name) / "saved"), source=f"{name}, tuned here"), tuned.history
@@ -204,7 +204,7 @@ def _toy_surrogate(run: Run) -> nn.Module:
         adam = torch.optim.Adam(model.parameters(), lr=3e-3)
         return fit(model, batches, epochs=15, optimizer=adam, folder=folder, monitor="epoch", description="surrogate")
 
-    return load_or_train(run, NOTEBOOK, "surrogate", start, 15, learn).model
+    return load_or_train(run, NOTEBOOK, "surrogate", start, learn).model
 
 
 def budget(run: Run) -> float:

@@ -133,7 +133,7 @@ def adapted(run: Run, name: str) -> Trained:
                    loss=METHODS[name].loss, folder=folder, monitor="adv_top1", precision=precision(run),
                    description=name)  # fmt: skip
 
-    return load_or_train(run, NOTEBOOK, name, start(run, name), epochs, train)
+    return load_or_train(run, NOTEBOOK, name, start(run, name), train)
 
 
 def _batches(run: Run, images: ImageSet) -> Batches:

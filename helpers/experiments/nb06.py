@@ -22,11 +22,11 @@ from torchvision.models import ResNet18_Weights
 from ..attacks import PGD
 from ..attacks.defences import Mixed
 from ..conv import CustomConv2d
+from ..course.models import trained
 from ..course.run import Run
 from ..data import Batches, RandomFlip, RandomGain, RandomView, data_root, load
 from ..models import CustomNet2, MyNet, SimpleNet, SimpleViT, normalized, resnet18
 from ..training import fit
-from . import nb02 as recipes
 from . import once_a_run
 from .nb02 import Split, Trained, load_or_train
 
@@ -92,7 +92,7 @@ def learn(run: Run, name: str, start: nn.Module, *, epochs: int, optimizer: Call
                    scheduler=warmed_cosine(chosen, epochs * len(batches)), folder=folder, monitor="epoch",
                    topk=(1, 5), precision=precision(run), description=name, **options)  # fmt: skip
 
-    return load_or_train(run, NOTEBOOK, name, start, epochs, train_on)
+    return load_or_train(run, NOTEBOOK, name, start, train_on)
 
 
 def precision(run: Run) -> str:
@@ -161,7 +161,7 @@ def pretrained_resnet(run: Run) -> tuple[nn.Module, str]:
     network = resnet18(len(scenes(run).train.classes))
     state, source = _imagenet_state() if run.profile != "toy" else (None, "")
     if state is None:
-        state, source = recipes.resnet(run, noisy=False).model.network.state_dict(), "notebook 01's clean ResNet-18"
+        state, source = trained(run, "01_noisy_resnet", "clean").network.state_dict(), "notebook 01's clean ResNet-18"
     head = {key: value for key, value in network.state_dict().items() if key.startswith("fc.")}
     network.load_state_dict(state | head)
     return _as_scene_model(network), source

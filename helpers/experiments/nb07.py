@@ -126,7 +126,7 @@ def toy_encoder(run: Run) -> GridEncoder:
 
     with seeded(run.seed):
         start = toy_network().to(run.device)
-    return load_encoder("toy", grid=4, network=load_or_train(run, NOTEBOOK, "toy encoder", start, 3, learn).model)
+    return load_encoder("toy", grid=4, network=load_or_train(run, NOTEBOOK, "toy encoder", start, learn).model)
 
 
 def new_decoder(data: Corpus, variant: Variant) -> CaptionDecoder:

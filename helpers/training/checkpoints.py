@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -16,6 +17,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
+from tqdm import tqdm
+
+BEST = "best.safetensors"  # in a training's folder: the weights of its best epoch
 
 
 class CheckpointError(RuntimeError):
@@ -63,8 +67,10 @@ def _write(data: bytes, path: Path) -> None:
 
 
 def load_weights(model: nn.Module, path: Path | str) -> nn.Module:
-    """Read `path` into `model` (every name and shape must fit) and return it."""
+    """Read `path` into `model` (every name and shape must fit) and return it; for `BEST` see `in_use`."""
     path = Path(path)
+    if path.name == BEST:
+        path = in_use(path.parent) / BEST
     if not path.is_file():
         raise CheckpointError(f"no weights at {path.parent.name}/{path.name}: run the notebook that trains them first")
     try:
@@ -82,10 +88,26 @@ def weights_checksum(model: nn.Module) -> str:
     return f"{crc:08x}"
 
 
-def saved_history(path: Path) -> list[dict[str, float]]:
-    """The history of the newest state in a training's folder, one dict an epoch; empty if there is none."""
-    saved = sorted(path.glob("epoch_[0-9]*"))
-    return json.loads((saved[-1] / "run.json").read_text())["history"] if saved else []
+def saved_run(folder: Path) -> dict[str, Any]:
+    """Settings, history and machine (`ran`) of the newest state in a training's folder; empty if there is none."""
+    saved = sorted(folder.glob("epoch_[0-9]*"))
+    return json.loads((saved[-1] / "run.json").read_text()) if saved else {}
+
+
+def places(folder: Path) -> Iterator[Path]:
+    """`folder`, `folder-2`, `folder-3` ...: where trainings of one name lie that were asked for with other settings."""
+    return (folder if number == 1 else folder.with_name(f"{folder.name}-{number}") for number in itertools.count(1))
+
+
+def in_use(folder: Path) -> Path:
+    """The one of `places(folder)` that the training was last asked to use."""
+    note = _note(folder)
+    used = note.read_text() if note.is_file() else ""
+    return folder.with_name(used or folder.name)
+
+
+def _note(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.in_use")
 
 
 def improved(history: list[dict[str, Any]], monitor: str) -> bool:
@@ -99,11 +121,17 @@ class TrainingFolder:
 
     Args:
         path: the folder; it is made when first written to.
-        settings: JSON-like description of the run. A folder written under other settings is refused, never mixed in.
+        settings: JSON-like description of the run. A folder written under other settings is left as it is: the first
+            of `places` that was written under these, or that is empty, is taken instead, and a line says what differs.
     """
 
     def __init__(self, path: Path | str, settings: dict[str, Any]) -> None:
-        self.path, self.settings = Path(path), json.loads(json.dumps(settings))
+        self.asked, self.settings = Path(path), json.loads(json.dumps(settings))
+        self.path = next(place for place in places(self.asked) if not self._changed(place))
+        if self.path != self.asked:
+            changed = "; ".join(self._changed(self.asked))
+            tqdm.write(f"{self.asked.name} was trained with other settings, so {self.path.name} is used: {changed}")
+        self._take_note()
 
     def save(
         self,
@@ -116,16 +144,18 @@ class TrainingFolder:
     ) -> None:
         """Write the state after `epoch` finished epochs, then remove the one before.
 
-        `ran` says on what it ran (device, threads); unlike the settings it may change from one start to the next.
+        `ran` says on what it ran (device, threads, processes; None: read off the model, one process); unlike the
+        settings it may change from one start to the next.
         """
+        self._take_note()  # again: the same name may be in training with other settings elsewhere
         weights = _weights(model)
         if best:
-            _write(weights, self.path / "best.safetensors")
+            _write(weights, self.path / BEST)
         with replacing(self._folder(epoch)) as temporary:
             temporary.mkdir(parents=True)
             _write(weights, temporary / "model.safetensors")
             torch.save(state, temporary / "state.pt")
-            run = {"settings": self.settings, "history": history, "ran": ran or {}}
+            run = {"settings": self.settings, "history": history, "ran": ran or _ran(model)}
             (temporary / "run.json").write_text(json.dumps(run, indent=1))
         for old in self._saved()[:-1]:
             shutil.rmtree(old, ignore_errors=True)
@@ -135,11 +165,9 @@ class TrainingFolder:
         saved = self._saved()
         if not saved:
             return []
-        run = json.loads((saved[-1] / "run.json").read_text())
-        self._compare(run["settings"])
         load_weights(model, saved[-1] / "model.safetensors")
         load_state(torch.load(saved[-1] / "state.pt", map_location="cpu", weights_only=True))
-        return run["history"]
+        return saved_run(self.path)["history"]
 
     def _folder(self, epoch: int) -> Path:
         return self.path / f"epoch_{epoch:04d}"
@@ -147,14 +175,27 @@ class TrainingFolder:
     def _saved(self) -> list[Path]:
         return sorted(self.path.glob("epoch_[0-9]*"))
 
-    def _compare(self, before: dict[str, Any]) -> None:
-        changed = [
-            f"{key}: {before.get(key)} there, {self.settings.get(key)} now"
-            for key in sorted({*before, *self.settings})
-            if before.get(key) != self.settings.get(key)
-        ]
-        if changed:
-            raise CheckpointError(
-                f"checkpoints/{self.path.name} was written by another run: delete it or use another name.\n  "
-                + "\n  ".join(changed)
-            )
+    def _changed(self, place: Path) -> list[str]:
+        """What differs between the settings a folder was written under and these; nothing if it is empty."""
+        run = saved_run(place)
+        before, now = _flat(run.get("settings", {})), _flat(self.settings)
+        changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+        return [f"{key} {before.get(key)} there, {now.get(key)} now" for key in changed if run]
+
+    def _take_note(self) -> None:
+        """For `in_use`. Written in place: of several processes each writes the same."""
+        if in_use(self.asked) != self.path:
+            _note(self.asked).write_text(self.path.name)
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level: `optimizer.Adam.lr`."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if value and isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _ran(model: nn.Module) -> dict[str, Any]:
+    device = next(model.parameters()).device.type
+    return {"device": device, "threads": torch.get_num_threads() if device == "cpu" else None, "processes": 1}

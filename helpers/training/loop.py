@@ -44,7 +44,8 @@ class Training:
             that wants the clean and the attacked images at once, such as `defences.TRADES`.
         max_norm: clip the gradient's L2 norm to this.
         folder: where the state after each epoch is kept. If it holds one, training goes on from there, to the same
-            weights (on CPU bit for bit) as if it had never been stopped. None: nothing is written.
+            weights (on CPU bit for bit) as if it had never been stopped; one with other settings is left alone, see
+            `checkpoints.TrainingFolder`. None: nothing is written.
         monitor: the history's column whose maximum decides `best.safetensors`.
         topk: which accuracies the history has; `(1, 5)` adds `train_top5` and `val_top5`.
         precision: `"no"`, `"fp16"` or `"bf16"`, see `course.run.precision`.
@@ -188,7 +189,7 @@ def fit(
     Raises:
         ValueError: options that do not go together, labels outside the classes, or a model with too few outputs.
         FloatingPointError: the loss became NaN or infinite; the state of the last good epoch is kept.
-        CheckpointError: `folder` cannot be written, or belongs to a run with other settings.
+        CheckpointError: `folder` cannot be written.
     """
     return pd.DataFrame(Training(model, train, val, **options).run())
 

@@ -1,7 +1,5 @@
 """TRADES is the paper's loss, `fit` trains by it, and finished models are loaded, not trained again."""
 
-import json
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,7 +13,7 @@ from helpers.course.run import Run
 from helpers.data import Batches
 from helpers.experiments import nb02 as recipes
 from helpers.training import fit
-from helpers.training.checkpoints import CheckpointError, save_weights, weights_checksum
+from helpers.training.checkpoints import weights_checksum
 
 EPS = 8 / 255
 
@@ -111,53 +109,48 @@ def test_fit_refuses_an_attack_beside_an_objective():
 
 
 def test_another_objective_is_another_training(tmp_path):
-    for beta, error in ((1.0, None), (2.0, CheckpointError)):
+    trained = []
+    for beta in (1.0, 2.0, 1.0):
         model = small_net()
-        arguments = {"optimizer": torch.optim.SGD(model.parameters(), 0.1), "folder": tmp_path / "run"}
-        options = arguments | {"objective": TRADES(PGD(model, steps=1), beta)}
-        if error:
-            with pytest.raises(error):
-                fit(model, Batches(toy_set(40), 20), epochs=1, **options)
-        else:
-            fit(model, Batches(toy_set(40), 20), epochs=1, **options)
+        options = {
+            "optimizer": torch.optim.SGD(model.parameters(), 0.1),
+            "objective": TRADES(PGD(model, steps=1), beta),
+        }
+        fit(model, Batches(toy_set(40), 20), epochs=1, folder=tmp_path / "run", **options)
+        trained.append(weights_checksum(model))
+    assert trained[0] == trained[2] != trained[1]
+    assert {path.name for path in tmp_path.glob("run*")} == {"run", "run-2"}
 
 
-def finished(run, name, model, epochs):
-    """A checkpoint as a finished training leaves it, and its checksum."""
-    folder = run.folder(name, recipes.RESNETS)
-    (folder / f"epoch_{epochs:04d}").mkdir(parents=True)
-    rows = [{"epoch": e + 1, "seconds": 1.0, "val_top1": 0.5} for e in range(epochs)]
-    (folder / f"epoch_{epochs:04d}" / "run.json").write_text(json.dumps({"history": rows}))
-    save_weights(model, folder / "best.safetensors")
-    return weights_checksum(model)
+def learnt(run, lr, epochs=1):
+    """A recipe: the same start, images and name, and a learning rate; what came of it, and whether it was trained."""
+    model, steps = small_net(), []
+
+    def train(model, folder):
+        sgd = torch.optim.SGD(model.parameters(), lr)
+        sgd.register_step_post_hook(lambda *_: steps.append(1))
+        return fit(model, Batches(toy_set(40), 20), epochs=epochs, optimizer=sgd, folder=folder)
+
+    return recipes.load_or_train(run, recipes.NOTEBOOK, "net", model, train), bool(steps)
 
 
-def test_a_finished_model_is_loaded_with_its_history():
-    run = Run(recipes.DEFENDED, "toy")
-    model = recipes.new_resnet(run, 100)
-    with torch.no_grad():
-        model.network.fc.bias += 1
-    checksum = finished(run, "clean", model, epochs=3)
-    loaded = recipes.resnet(run, noisy=False)
-    assert weights_checksum(loaded.model) == checksum
-    assert loaded.history.epoch.tolist() == [1, 2, 3]
-
-
-def test_an_unfinished_model_is_trained(monkeypatch):
-    run = Run(recipes.DEFENDED, "toy")
-    asked = []
-    monkeypatch.setattr(
-        recipes, "fit", lambda *args, **options: asked.append(options) or (_ for _ in ()).throw(StopIteration)
-    )
-    finished(run, "noisy", recipes.new_resnet(run, 100), epochs=2)  # of three
-    with pytest.raises(StopIteration):
-        recipes.resnet(run, noisy=True)
-    assert asked[0]["epochs"] == 3
-    assert asked[0]["monitor"] == "noisy_val_top1"
+def test_a_finished_training_is_loaded_only_for_the_settings_it_had(capsys):
+    run = Run("03_attacks_and_defense", "toy")
+    first, trained = learnt(run, 0.01)
+    assert trained
+    again, trained = learnt(run, 0.01)
+    assert not trained
+    assert weights_checksum(again.model) == weights_checksum(first.model)
+    assert again.history.to_json() == first.history.to_json()
+    assert capsys.readouterr().out == ""
+    other, trained = learnt(run, 1.0)
+    assert trained
+    assert weights_checksum(other.model) != weights_checksum(first.model)
+    assert "so net-2 is used: optimizer.SGD.lr 0.01 there, 1.0 now" in capsys.readouterr().out
 
 
 def test_the_head_learns_fastest_and_each_layer_below_it_slower(monkeypatch, tmp_path):
-    run, seen = Run(recipes.VITS, "toy"), {}
+    run, seen = Run(recipes.NOTEBOOK, "toy"), {}
     monkeypatch.setattr(recipes, "fit", lambda model, *args, **options: seen.update(options))
     torch.manual_seed(0)
     model = torch.nn.Sequential()
@@ -175,7 +168,7 @@ def test_the_head_learns_fastest_and_each_layer_below_it_slower(monkeypatch, tmp
 
 
 def test_scratch_and_transfer_share_everything_but_the_weights():
-    run = Run(recipes.VITS, "toy")
+    run = Run(recipes.NOTEBOOK, "toy")
     scratch = recipes.new_vit(run, 50, pretrained=False)
     assert weights_checksum(scratch) == weights_checksum(recipes.new_vit(run, 50, pretrained=False))
     with eval_mode(scratch):

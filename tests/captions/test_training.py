@@ -17,7 +17,7 @@ from helpers.captions.evidence import loss_without, mean_log_prob, word_log_prob
 from helpers.captions.scores import bleu
 from helpers.captions.text import Vocabulary
 from helpers.captions.training import Described, Recipe, always_told, exponential, linear, said, train_captioner, write
-from helpers.training.checkpoints import CheckpointError, load_weights, weights_checksum
+from helpers.training.checkpoints import load_weights, weights_checksum
 
 WORDS = ["سگ", "گربه", "اسب", "سیاه", "سفید"]
 VOCABULARY = Vocabulary.build([WORDS])
@@ -177,10 +177,16 @@ def test_no_other_precision(tmp_path):
         train_captioner(decoder(), described(), described(), RECIPE, tmp_path, precision="fp16")
 
 
-def test_another_recipe_does_not_go_on_from_this_folder(tmp_path):
-    trained(tmp_path)
-    with pytest.raises(CheckpointError, match="truth: always_told there, linear now"):
-        trained(tmp_path, replace(RECIPE, truth=linear))
+def test_another_recipe_does_not_go_on_from_this_folder(tmp_path, capsys):
+    first, _ = trained(tmp_path / "run")
+    other, history = trained(tmp_path / "run", replace(RECIPE, truth=linear))
+    assert "run was trained with other settings, so run-2 is used: truth always_told there, linear now" in (
+        capsys.readouterr().out
+    )
+    assert history.truth.iloc[-1] == 0.5
+    assert {path.name for path in tmp_path.glob("run*")} == {"run", "run-2"}
+    again, _ = trained(tmp_path / "run")
+    assert weights_checksum(again) == weights_checksum(first) != weights_checksum(other)
 
 
 def test_a_loss_that_is_nan_stops(tmp_path):

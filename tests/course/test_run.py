@@ -2,17 +2,23 @@
 
 import json
 import math
+import sys
+from types import ModuleType
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import toy_set
+from conftest import small_net, toy_set
 from PIL import Image
 
+from helpers.course import run as runs
 from helpers.course.code_hash import code_hash
 from helpers.course.run import Run, choose_profile, precision
+from helpers.data import Batches
+from helpers.models import load_model, normalized
+from helpers.training import fit
 
 
 def test_profile(monkeypatch):
@@ -104,6 +110,98 @@ def test_time_of_an_earlier_start_counts(tmp_path):
     written = json.loads((tmp_path / "output_dir/results/some.toy.json").read_text())
     assert written["seconds_resumed"] == 1_500
     assert 1_500 <= written["seconds"] < 1_600
+
+
+def learn(run, lr=0.1, name="net", decay=False):
+    """A training of two epochs that `run` asks for; its history."""
+    model, folder = small_net(), run.folder(name)
+    sgd = torch.optim.SGD(model.parameters(), lr)
+    cycle = torch.optim.lr_scheduler.LinearLR(sgd, 1.0, 0.5, total_iters=2) if decay else None
+    batches = Batches(toy_set(40), 20)
+    return fit(model, batches, epochs=2, optimizer=sgd, scheduler=cycle, folder=folder, precision="bf16")
+
+
+def finished(run, tmp_path):
+    run.finish("")
+    return json.loads((tmp_path / f"output_dir/results/{run.notebook}.toy.json").read_text())
+
+
+def test_results_say_how_each_training_really_ran(tmp_path):
+    run = Run("some", "toy")
+    history = learn(run)
+    learn(run, name="decayed", decay=True)
+    run.folder("holds no training")
+    other = Run("other", "toy")
+    other.folder("net", notebook="some")
+    expected = {
+        "folder": "net",
+        "data": "toy-coarse",
+        "images": 40,
+        "batch_size": 20,
+        "epochs": 2,
+        "optimizer": "SGD",
+        "learning_rate": 0.1,
+        "precision": "bf16",
+        "device": "cpu",
+        "threads": torch.get_num_threads(),
+        "processes": 1,
+        "seconds": pytest.approx(history.seconds.sum(), abs=0.051),
+    }
+    found = finished(run, tmp_path)["trainings"]
+    assert found["net"] == expected
+    assert found["decayed"]["learning_rate"] == pytest.approx([0.05, 0.1])
+    assert list(found) == ["net", "decayed"]
+    assert finished(other, tmp_path)["trainings"] == {"some/net": expected}
+
+
+def test_what_an_older_training_did_not_record_is_said(tmp_path):
+    learn(Run("some", "toy"))
+    (path,) = (tmp_path / "checkpoint_dir/some.toy/net").glob("epoch_*/run.json")
+    written = json.loads(path.read_text())
+    path.write_text(json.dumps({"settings": written["settings"], "history": written["history"]}))
+    run = Run("some", "toy")
+    learn(run)
+    found = finished(run, tmp_path)["trainings"]["net"]
+    assert {key for key, value in found.items() if value == "not recorded"} == {"device", "threads", "processes"}
+
+
+def test_only_the_training_that_was_used_counts(tmp_path):
+    learn(Run("some", "toy"), lr=0.1)
+    run = Run("some", "toy")
+    learn(run, lr=0.2)
+    found = finished(run, tmp_path)
+    assert (found["trainings"]["net"]["folder"], found["trainings"]["net"]["learning_rate"]) == ("net-2", 0.2)
+    assert found["seconds_resumed"] == 0
+    again = Run("some", "toy")
+    seconds = learn(again, lr=0.1).seconds.sum()
+    found = finished(again, tmp_path)
+    assert found["trainings"]["net"]["learning_rate"] == 0.1
+    assert found["seconds_resumed"] == pytest.approx(seconds, abs=0.051)
+
+
+def test_hash_of_the_helpers_reached(tmp_path, monkeypatch):
+    def reach(source, name="helpers.reached"):
+        (tmp_path / "reached.py").write_text(source)
+        module = ModuleType(name)
+        module.__file__ = str(tmp_path / "reached.py")
+        monkeypatch.setitem(sys.modules, name, module)
+        return finished(Run("some", "toy"), tmp_path)["helpers_sha256"]
+
+    before = finished(Run("some", "toy"), tmp_path)["helpers_sha256"]
+    first = reach("import torch\n\nBUDGET = 8\n")
+    assert len({before, first, reach("import torch\n\nBUDGET = 9\n")}) == 3
+    assert reach("from torch import nn\n\nBUDGET = 8\n") == first
+    monkeypatch.delitem(sys.modules, "helpers.reached")
+    assert reach("BUDGET = 8", name="helpers_of_somebody_else") == before
+
+
+def test_a_saved_model_says_where_it_is_from(tmp_path, monkeypatch):
+    model = normalized(small_net(), (0.5,) * 3, (0.25,) * 3)
+    monkeypatch.setattr(runs, "executed_hash", lambda: "of what ran")
+    Run("some", "toy").save_model("net", model, "small_cnn", {"classes": 20, "dropout": 0.1}, {"lr": 0.1})
+    card = load_model(tmp_path / "checkpoint_dir/some.toy/net").card
+    assert (card["notebook"], card["profile"], card["code"]) == ("some", "toy", "of what ran")
+    assert card["settings"] == {"lr": 0.1}
 
 
 def test_hash_ignores_what_does_not_run():

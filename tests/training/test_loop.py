@@ -19,7 +19,14 @@ from two_processes import plain_net
 from helpers.contract import eval_mode
 from helpers.data import Batches, ImageSet, load
 from helpers.training import Evaluation, evaluate, fit
-from helpers.training.checkpoints import CheckpointError, TrainingFolder, load_weights, save_weights, weights_checksum
+from helpers.training.checkpoints import (
+    CheckpointError,
+    TrainingFolder,
+    load_weights,
+    save_weights,
+    saved_run,
+    weights_checksum,
+)
 
 TESTS = Path(__file__).parents[1]
 SCRIPT = TESTS / "killed_training.py"
@@ -80,13 +87,71 @@ def test_two_processes_train_as_one(tmp_path):
         assert list(seen[column].values()) == pytest.approx(list(history[column].values()), rel=1e-4)
 
 
-def test_other_settings_are_refused(tmp_path):
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def best_of(folder):
+    return weights_checksum(load_weights(small_net(), folder / "best.safetensors"))
+
+
+def test_other_settings_train_anew_in_another_folder(tmp_path, capsys):
+    asked, rates = tmp_path / "run", (0.05, 5.0, 0.01)
+    first, _ = quick(folder=asked)
+    before = files(asked)
+    assert capsys.readouterr().out == ""
+    trained = [weights_checksum(first)]
+    for number, lr in enumerate(rates[1:], 2):
+        model = small_net()
+        quick(model, optimizer=sgd(model, lr), folder=asked)
+        said = f"run was trained with other settings, so run-{number} is used: optimizer.SGD.lr 0.05 there, {lr} now\n"
+        assert capsys.readouterr().out == said
+        assert weights_checksum(model) == best_of(asked) != trained[0]  # asked for by the same name
+        trained.append(weights_checksum(model))
+    assert files(asked) == before
+    for lr, weights in zip(rates, trained, strict=True):  # each is found again, and is not trained again
+        model = small_net()
+        quick(model, optimizer=sgd(model, lr), loss=never_called(F.cross_entropy), folder=asked)
+        assert weights_checksum(model) == best_of(asked) == weights
+
+
+def never_called(loss):
+    def wrapped(*_):
+        raise AssertionError("trained again")
+
+    wrapped.__qualname__ = loss.__qualname__  # the settings name it
+    return wrapped
+
+
+def test_another_start_is_another_training(tmp_path, capsys):
     quick(folder=tmp_path / "run")
+    quick(small_net(seed=1), folder=tmp_path / "run")
+    assert "so run-2 is used: start " in capsys.readouterr().out
+
+
+def test_a_training_keeps_its_weights_when_another_of_its_name_begins_meanwhile(tmp_path):
+    class Beginning(torch.optim.SGD):
+        """In its second epoch another training with the same name, but other settings, runs from start to end."""
+
+        steps = 0
+
+        def step(self, closure=None):
+            Beginning.steps += 1
+            if Beginning.steps == 4:
+                quick(epochs=1, folder=tmp_path / "run")
+            return super().step(closure)
+
     model = small_net()
-    with pytest.raises(CheckpointError, match=r"(?s)another run: delete it.*optimizer: .*0\.05.*0\.01"):
-        quick(model, optimizer=sgd(model, lr=0.01), folder=tmp_path / "run")
-    with pytest.raises(CheckpointError, match="start: "):
-        quick(small_net(seed=1), folder=tmp_path / "run")
+    quick(model, epochs=2, monitor="epoch", optimizer=Beginning(model.parameters(), lr=0.05), folder=tmp_path / "run")
+    assert weights_checksum(model) == best_of(tmp_path / "run")
+
+
+def test_what_a_state_says_of_its_machine(tmp_path):
+    quick(folder=tmp_path / "run")
+    TrainingFolder(tmp_path / "other", {}).save(1, small_net(), {}, [], best=True)
+    for name in ("run", "other"):
+        here = {"device": "cpu", "threads": torch.get_num_threads(), "processes": 1}
+        assert saved_run(tmp_path / name)["ran"] == here
 
 
 def test_best_weights_are_those_of_the_best_epoch(tmp_path):
@@ -227,8 +292,7 @@ quick(folder=sys.argv[1])  # the first epoch fits on the disk
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # no file may grow past 20 kB any more: write() fails
 model = small_net()
 try:
-    from helpers.training.checkpoints import TrainingFolder
-    TrainingFolder(sys.argv[1], {}).save(2, model, {}, [], best=True)
+    TrainingFolder(sys.argv[1], saved_run(Path(sys.argv[1]))["settings"]).save(2, model, {}, [], best=True)
 except CheckpointError as error:
     print(error)
 """
