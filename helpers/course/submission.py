@@ -138,7 +138,7 @@ def _against_results(path: Path, notebook: nbformat.NotebookNode, name: str, pro
         return [f"{path.name}: its numbers were not checked, for {file} is not there."]
     results = json.loads(file.read_text())
     problems = contradictions(notebook, results)
-    if results["code_sha256"] not in (None, notebook_hash(path)):
+    if results.get("code_sha256") not in (None, notebook_hash(path)):
         problems.insert(0, "its code is not the code that wrote the results file")
     if problems:
         raise ValueError(f"{path.name} contradicts {file.name}: {problems[0]}; restart the kernel, run all cells, save")

@@ -105,6 +105,14 @@ def test_tables_as_pandas_writes_them(run, frame):
     assert len(contradictions(shown(source.replace('"t"', '"u"'), **{"text/html": html}), run.results)) == 1
 
 
+def test_a_table_that_cannot_be_read_is_a_contradiction(run):
+    run.table("t", TABLES["long"], "")
+    source = 'run.table("t", frame, "")'
+    broken = contradictions(shown(source, **{"text/html": "<table><tbody><tr><td>1</tr></table>"}), run.results)
+    assert broken == ["cell 0 shows the row 'a table that cannot be read', its results file does not"]
+    assert contradictions(shown(source, **{"text/html": "<b>no table</b>"}), run.results) == []
+
+
 def test_rows_in_another_order_are_a_contradiction(run):
     frame = run.table("t", TABLES["unnamed index"], "")
     swapped = frame.iloc[::-1].set_axis(frame.index).to_html()
