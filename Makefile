@@ -16,7 +16,8 @@ NBENV := PROFILE=toy HF_HUB_OFFLINE=1 TQDM_DISABLE=1 OUTPUT_DIR=$(CURDIR)/build/
 help:
 	@echo "make run                        run every notebook on the toy profile, offline; ends with an HTML report"
 	@echo "make test                       lint, unit tests, and every notebook through nbval"
-	@echo "make notebook N=01 PROFILE=lite run one notebook in place (writes it, its figures and its results file)"
+	@echo "make notebook N=01 PROFILE=lite run one notebook in place (writes it, its figures and its results file);"
+	@echo "                                FORCE=1 lets a smaller profile replace a longer run"
 	@echo "make lab                        open JupyterLab"
 	@echo "make reports                    rewrite README's table and reports/*.md from the results files"
 	@echo "make bench                      side-by-side timings"
@@ -34,10 +35,10 @@ $(STAMP): requirements.txt constraints.txt overrides.txt pyproject.toml
 	@touch $@
 
 run: env
-	@PROFILE=$(PROFILE) $(if $(filter toy,$(PROFILE)),HF_HUB_OFFLINE=1) $(BIN)/python -m helpers.course.run_all
+	@PROFILE="$(PROFILE)" $(if $(filter toy,$(PROFILE)),HF_HUB_OFFLINE=1) $(BIN)/python -m helpers.course.run_all
 
 notebook: env
-	@$(BIN)/python -m helpers.course.run_all $(N) --profile $(PROFILE) --in-place
+	@$(BIN)/python -m helpers.course.run_all --in-place $(if $(FORCE),--force) $(if $(N),"$(N)") $(if $(filter file,$(origin PROFILE)),,--profile "$(PROFILE)")
 
 test: lint unit nbtest
 

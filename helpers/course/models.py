@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from tqdm import tqdm
 
+from ..contract import tqdm
 from ..models.saved import Saved, load_model, read_card
 from ..training.checkpoints import CheckpointError
 from .code_hash import hash_until_saved

@@ -1,24 +1,20 @@
-"""Results files to README, reports and an index page, and the archive to hand in: numbers come from files.
+"""Results files to README, reports and pages to read offline: numbers come from files.
 
-`python -m helpers.course.reports readme` and `... report` rewrite what is generated, `... submission` packs a hand-in.
+`python -m helpers.course.reports readme` and `... report` rewrite what is generated.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import tomllib
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 
-from ..training.checkpoints import replacing
 from .code_hash import notebook_hash
-from .notebooks import complaints
 from .run import PROFILES, project_root
 
 
@@ -136,46 +132,49 @@ def report(assignment: str, root: Path | None = None) -> str | None:
     return _render("report.md.j2", title=TITLES[assignment], results=results) if results else None
 
 
+def page(path: Path | str) -> str:
+    """A notebook as one HTML page that asks no other host for anything: formulas as MathML, no scripts."""
+    from latex2mathml.converter import convert
+    from nbconvert import HTMLExporter
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+    class Renderer(IPythonRenderer):
+        def inline_math(self, body: str) -> str:
+            return self._formula(body, "inline")
+
+        def block_math(self, body: str) -> str:
+            return self._formula(body, "block")
+
+        def latex_environment(self, name: str, body: str) -> str:
+            return self._formula(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
+
+        def _formula(self, body: str, display: str) -> str:
+            try:
+                return convert(body, display=display)
+            except Exception:  # a formula with a slip is shown as it is written, as MathJax does
+                return f"<code>{self.escape_html(body)}</code>"
+
+        def image(self, text: str, url: str, title: str | None = None) -> str:
+            return text if url.startswith("http") else super().image(text, url, title)
+
+    blocks = ("html_head_js", "jupyter_widgets", "html_head_js_mathjax", "html_head_js_mermaidjs")
+    without = "".join(f"{{% block {name} %}}{{% endblock %}}" for name in blocks)
+    exporter = HTMLExporter(raw_template="{% extends 'lab/index.html.j2' %}" + without)
+    exporter.register_filter("markdown2html", lambda text: MarkdownWithMath(Renderer(escape=False)).render(text))
+    return exporter.from_filename(str(path))[0]
+
+
 def write_index(output: Path, profile: str, runs: list[tuple[Path, str, str | None]]) -> Path:
     """An HTML page over executed notebooks (path, time, error or None), each converted to HTML beside it."""
-    from nbconvert import HTMLExporter
-
     shown = []
     for path, taken, error in runs:
-        page = path.with_suffix(".html")
-        page.write_text(HTMLExporter().from_filename(str(path))[0])
+        path.with_suffix(".html").write_text(page(path))
         file = output / "results" / f"{path.stem}.{profile}.json"
         result = json.loads(file.read_text()) if file.is_file() and not error else None
-        shown.append({"name": path.stem, "page": page.name, "time": taken, "error": error, "result": result})
+        shown.append({"name": path.stem, "page": f"{path.stem}.html", "time": taken, "error": error, "result": result})
     index = output / "index.html"
     index.write_text(_render("index.html.j2", profile=profile, runs=shown))
     return index
-
-
-def submission(homework: int, students: list[tuple[str, str]], files: list[Path], folder: Path) -> Path:
-    """Pack a hand-in as `HW1_Ahmadi_810199101_Bagheri_810199102.zip`.
-
-    Args:
-        students: one or two pairs of last name and student number.
-        files: the report and the executed notebooks.
-
-    Raises:
-        ValueError: a name or number of the wrong form, a missing file, or a notebook that is not cleanly executed.
-    """
-    if not 1 <= len(students) <= 2 or not all(
-        re.fullmatch(r"[^\W\d_]+", last) and number.isdigit() for last, number in students
-    ):
-        raise ValueError(f"need one or two students as LASTNAME NUMBER, got {students}")
-    for path in files:
-        if not path.is_file():
-            raise ValueError(f"{path.name} does not exist")
-        if path.suffix == ".ipynb" and (bad := complaints(path)):
-            raise ValueError(f"{path.name} cannot be handed in: {'; '.join(bad)}")
-    target = folder / ("_".join([f"HW{homework}", *(word for student in students for word in student)]) + ".zip")
-    with replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in files:
-            archive.write(path, path.name)
-    return target
 
 
 def stale(root: Path | None = None) -> list[str]:
@@ -200,23 +199,13 @@ def main(arguments: list[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("readme", help="rewrite the table in README.md")
     commands.add_parser("report", help="rewrite reports/*.md")
-    pack = commands.add_parser("submission", help="pack a hand-in")
-    pack.add_argument("--homework", type=int, required=True)
-    pack.add_argument("--student", nargs=2, action="append", required=True, metavar=("LASTNAME", "NUMBER"))
-    pack.add_argument("files", nargs="+", type=Path)
     options, root = parser.parse_args(arguments), project_root()
     if options.command == "readme":
         (root / "README.md").write_text(readme(root))
-    elif options.command == "report":
+    else:
         for assignment in TITLES:
             if (text := report(assignment, root)) is not None:
                 (root / "reports" / f"{assignment}.md").write_text(text)
-    else:
-        os.write(
-            1,
-            submission(options.homework, [*map(tuple, options.student)], options.files, Path.cwd()).name.encode()
-            + b"\n",
-        )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The committed notebooks are executed, clean, and the source of their numbers; and the checks that say so can fail."""
 
+import ast
 import json
 import shutil
 import subprocess
@@ -11,8 +12,8 @@ from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from helpers.course import reports
-from helpers.course.code_hash import code_hash, notebook_hash
-from helpers.course.notebooks import complaints, execute
+from helpers.course.code_hash import SHELL, code_hash, notebook_hash
+from helpers.course.notebooks import complaints, execute, tidy
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -34,6 +35,40 @@ def test_committed_notebook_has_results_of_its_own_code(path):
 def test_cells_are_short(path):
     sources = [cell.source.splitlines() for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     assert max(map(len, sources)) <= 45
+
+
+CLAIMS = 3
+FEWER_CLAIMS = {  # notebooks whose next version must reach CLAIMS, and leave this list then: it only shrinks
+    "01_noisy_resnet": 1,
+    "02_vit_transfer": 0,
+    "03_attacks_and_defense": 0,
+    "06_custom_conv": 2,
+    "07_persian_captioning": 0,
+}
+
+
+def claims(path):
+    """How many cells nbval checks: tagged ones that show something, and ones that assert."""
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    tagged = [cell for cell in cells if "nbval-check-output" in cell.metadata.get("tags", []) and cell.outputs]
+    trees = [(cell, ast.parse(SHELL.sub(r"\1pass", cell.source))) for cell in cells]
+    asserting = [cell for cell, tree in trees if any(isinstance(node, ast.Assert) for node in ast.walk(tree))]
+    return len({id(cell) for cell in [*tagged, *asserting]})
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_has_checked_claims(path):
+    found, expected = claims(path), FEWER_CLAIMS.get(path.stem)
+    if expected is None:
+        assert found >= CLAIMS
+    else:
+        assert found == expected < CLAIMS, f"{path.stem} has {found} claims now: change FEWER_CLAIMS, or take it out"
+
+
+def test_fewer_claims_are_excused_in_no_new_notebook():
+    assert set(FEWER_CLAIMS) <= {path.stem for path in NOTEBOOKS}
+    assert len(FEWER_CLAIMS) <= 5
+    assert sum(FEWER_CLAIMS.values()) >= 3
 
 
 def test_edited_code_makes_results_stale(tmp_path):
@@ -72,6 +107,37 @@ def edit(path, change):
 
 def out(text, name="stdout"):
     return new_output("stream", name=name, text=text)
+
+
+def test_what_counts_as_a_claim(notebook_file):
+    def tagged(notebook):
+        notebook.cells[0].metadata["tags"] = ["nbval-check-output"]
+
+    assert claims(notebook_file("a = 1", "'assert this'", "!assert", "def f():\n    assert a", "assert a, f()")) == 2
+    assert claims(edit(notebook_file("a = 1"), tagged)) == 0  # nothing is shown, so nothing is compared
+    assert (
+        claims(
+            edit(notebook_file("assert print(1) is None"), lambda n: (tagged(n), n.cells[0].outputs.append(out("1"))))
+        )
+        == 1
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["train:  3%|▎ | 3/99 [00:01<00:30, 3.1it/s]", "x: 7it [00:02, 3.42cells/s]", "0it [00:00, ?it/s]"]
+)
+def test_progress_bars_are_tidied(notebook_file, text):
+    notebook = nbformat.read(
+        edit(notebook_file("1"), lambda n: n.cells[0].outputs.append(out("\r" + text, "stderr"))), 4
+    )
+    tidy(notebook)
+    assert notebook.cells[0].outputs == []
+
+
+def test_a_broken_notebook_is_named_in_one_line(tmp_path):
+    (tmp_path / "made.ipynb").write_text('{"cells": 1}')
+    with pytest.raises(ValueError, match=r"^made.ipynb is broken or no notebook: .*$"):
+        complaints(tmp_path / "made.ipynb")
 
 
 def test_complaints(notebook_file):

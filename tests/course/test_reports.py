@@ -1,14 +1,13 @@
-"""Texts are made from results files: README agrees with them, and a hand-in is checked before it is packed."""
+"""Texts are made from results files, README agrees with them, and pages to read ask no other host for anything."""
 
 import json
 import re
 import shutil
-import zipfile
 
 import nbformat
 import pytest
 from conftest import ROOT
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from helpers.course import reports
 
@@ -71,32 +70,6 @@ def executed(tmp_path):
     return tmp_path / "01.ipynb"
 
 
-STUDENTS = [("Ahmadi", "810199101"), ("Bagheri", "810199102")]
-
-
-def test_submission(executed, tmp_path):
-    path = reports.submission(1, STUDENTS, [executed], tmp_path)
-    assert path.name == "HW1_Ahmadi_810199101_Bagheri_810199102.zip"
-    with zipfile.ZipFile(path) as archive:
-        assert archive.namelist() == ["01.ipynb"]
-        assert archive.read("01.ipynb") == executed.read_bytes()
-
-
-def test_bad_submissions(executed, tmp_path):
-    with pytest.raises(ValueError, match="one or two students"):
-        reports.submission(1, [*STUDENTS, ("Third", "1")], [executed], tmp_path)
-    with pytest.raises(ValueError, match="LASTNAME NUMBER"):
-        reports.submission(1, [("Ahmadi", "no number")], [executed], tmp_path)
-    with pytest.raises(ValueError, match=r"report.pdf does not exist"):
-        reports.submission(1, STUDENTS, [tmp_path / "report.pdf"], tmp_path)
-    notebook = nbformat.read(executed, as_version=4)
-    notebook.cells[0].execution_count = 5
-    nbformat.write(notebook, executed)
-    with pytest.raises(ValueError, match="cannot be handed in: execution counts"):
-        reports.submission(1, STUDENTS, [executed], tmp_path)
-    assert not list(tmp_path.glob("HW*"))
-
-
 def test_index_shows_results_and_failures(executed, tmp_path):
     (tmp_path / "results").mkdir()
     source = json.loads(next((ROOT / "tests/golden").glob("01_*.json")).read_text())
@@ -110,3 +83,44 @@ def test_index_shows_results_and_failures(executed, tmp_path):
     assert "failed: ValueError: x" in page
     assert (tmp_path / "01.html").is_file()
     assert page.count("<figure>") == len(source["figures"])
+
+
+LOADED = re.compile(
+    r"""(?:<(?!a\b)\w+[^>]*\s(?:src|href|data)\s*=\s*["']?|url\(\s*["']?|@import\s+["']?|import\(["'])(?:https?:)?//"""
+)
+
+
+@pytest.mark.parametrize("name", ["03_attacks_and_defense", "05_clip_tecoa"])
+def test_page_asks_no_other_host_and_renders_formulas(name):
+    page = reports.page(ROOT / f"notebooks/{name}.ipynb")
+    assert not LOADED.search(page)
+    assert "<script" not in page
+    assert page.count("<math") > 10
+    assert "\\varepsilon" not in page
+    assert "Open in Colab</a>" in page
+
+
+def test_formulas_and_pictures_in_cells_and_outputs(executed):
+    notebook = nbformat.read(executed, as_version=4)
+    text = "$a_1$ and $$\\frac{a}{b}$$\n\n\\begin{align}x &= y\\end{align}\n\ncosts `$5`\n\n![there](https://x.y/z.png)"
+    notebook.cells.append(new_markdown_cell(text))
+    finding = new_output("display_data", {"text/markdown": "so $\\sigma$ it is"})
+    notebook.cells.append(new_code_cell("2", execution_count=2, outputs=[finding]))
+    nbformat.write(notebook, executed)
+    page = reports.page(executed)
+    assert page.count("<math") == 4
+    assert "<msub><mi>a</mi><mn>1</mn></msub>" in page
+    assert "<code>$5</code>" in page
+    assert "there" in page
+    assert not LOADED.search(page)
+
+
+def test_what_counts_as_loaded_from_another_host():
+    for text in (
+        '<img alt="a" src="https://x.y/z">',
+        "<script src='//x.y'></script>",
+        "url(http://x.y)",
+        '@import "https://x"',
+    ):
+        assert LOADED.search(text)
+    assert not LOADED.search('<a href="https://x.y">prose</a> <img src="data:image/png;base64,//">')
