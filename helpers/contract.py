@@ -1,12 +1,19 @@
-"""The rules of the house as code: what pixels and labels are, a model's mode, and seeds. Every room may use it."""
+"""The rules of the house as code: pixels, labels, a model's mode, seeds, where files lie. Every room may use it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+
+def project_root() -> Path:
+    """The repository's folder if `helpers` was installed from it (editable), else the current folder."""
+    here = Path(__file__).resolve().parents[1]
+    return here if (here / "pyproject.toml").exists() else Path.cwd()
 
 
 @contextmanager

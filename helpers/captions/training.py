@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,15 +132,9 @@ def train_captioner(
         raise ValueError(f"captions are learned in precision 'no' or 'bf16', got {precision!r}")
     decoder.to(device)
     steps = math.ceil(len(train) / recipe.images)
-    adamw = torch.optim.AdamW(decoder.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-    rise = torch.optim.lr_scheduler.OneCycleLR(adamw, recipe.lr, recipe.epochs * steps, pct_start=0.1)
+    adamw, rise = _optimizer(decoder, recipe, steps)
     store = TrainingFolder(folder, _settings(decoder, train, recipe, precision))
-
-    def load_state(state: dict[str, Any]) -> None:
-        adamw.load_state_dict(state["optimizer"])
-        rise.load_state_dict(state["scheduler"])
-
-    history = store.resume(decoder, load_state)
+    history = store.resume(decoder, partial(_load, adamw, rise))
     best = max((row["val_bleu4"] for row in history), default=-math.inf)
     with tqdm(total=recipe.epochs * steps, initial=len(history) * steps, desc=Path(folder).name, leave=False) as bar:
         for epoch in range(len(history), recipe.epochs):
@@ -154,6 +149,17 @@ def train_captioner(
             store.save(epoch + 1, decoder, state, history, row["val_bleu4"] > best)
             best = max(best, row["val_bleu4"])
     return pd.DataFrame(history)
+
+
+def _optimizer(decoder: CaptionDecoder, recipe: Recipe, steps: int) -> tuple[torch.optim.Optimizer, Any]:
+    """AdamW, and its schedule for `steps` an epoch."""
+    adamw = torch.optim.AdamW(decoder.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+    return adamw, torch.optim.lr_scheduler.OneCycleLR(adamw, recipe.lr, recipe.epochs * steps, pct_start=0.1)
+
+
+def _load(adamw: torch.optim.Optimizer, rise: Any, state: dict[str, Any]) -> None:
+    adamw.load_state_dict(state["optimizer"])
+    rise.load_state_dict(state["scheduler"])
 
 
 def _settings(decoder: CaptionDecoder, train: Described, recipe: Recipe, precision: str) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from accelerate import PartialState
 from accelerate.utils import set_seed
 from IPython.display import Markdown
 
-from ..training.checkpoints import replacing, saved_history
+from ..contract import project_root
+from ..training.checkpoints import checkpoint_root, replacing, saved_history
 from .code_hash import executed_hash, notebook_hash
 
 T = TypeVar("T")
@@ -29,20 +30,9 @@ PROFILES = ("toy", "lite", "full")
 PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "scikit-learn")
 
 
-def project_root() -> Path:
-    """The repository's folder if `helpers` was installed from it (editable), else the current folder."""
-    here = Path(__file__).resolve().parents[2]
-    return here if (here / "pyproject.toml").exists() else Path.cwd()
-
-
 def output_root() -> Path:
     """Where results and figures go: `$OUTPUT_DIR`, else `reports/`."""
     return Path(os.environ.get("OUTPUT_DIR") or project_root() / "reports")
-
-
-def checkpoint_root() -> Path:
-    """Where weights and training states go: `$CHECKPOINT_DIR`, else `checkpoints/`."""
-    return Path(os.environ.get("CHECKPOINT_DIR") or project_root() / "checkpoints")
 
 
 def choose_profile(profile: str | None = None) -> str:
