@@ -1,7 +1,7 @@
 """CLIP as a classifier: class names to text vectors once, pixels to logits = scale x cosine, and TeCoA's loss.
 
 For any of transformers' dual encoders with CLIP's parts (`vision_model`, `visual_projection`, `get_text_features`,
-`logit_scale`): `CLIPModel`, or a `VisionTextDualEncoderModel` as in `clip_stand_in`.
+`logit_scale`): `CLIPModel`, or a `VisionTextDualEncoderModel` as in `stand_in`.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ def loss_contours(
     ylabel: str = "amount of the first",
     title: str = "",
 ) -> Figure:
-    """The loss on a plane through the weights, as `landscape.loss_plane` gives it, in contours; a star at (0, 0).
+    """The loss on a plane through the weights, as `explain.sharpness.loss_plane` gives it, in contours; a star at (0, 0).
 
     Levels are evenly spaced in the logarithm, so that valley and rim both show.
     """
