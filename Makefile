@@ -4,6 +4,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 STAMP := .venv/.installed
 PROFILE ?= toy
+CONSTRAINTS ?= -c constraints.txt
 # The first of these that runs; the packages have wheels for 3.12 and 3.13.
 PYTHON := $(shell for p in python3.12 python3.13 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(not (3, 12) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
@@ -30,7 +31,7 @@ $(STAMP): requirements.txt constraints.txt overrides.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; \
 		echo "Could not make a virtual environment with $(PYTHON): on Debian or Ubuntu install its venv package."; exit 1; }
 	@$(BIN)/python -m pip install -q uv
-	$(BIN)/uv pip install -q -p .venv -r requirements.txt -c constraints.txt --override overrides.txt
+	$(BIN)/uv pip install -q -p .venv -r requirements.txt $(CONSTRAINTS) --override overrides.txt
 	$(BIN)/uv pip install -q -p .venv --no-deps -e .
 	@touch $@
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,12 @@ from tqdm import TqdmWarning
 with warnings.catch_warnings():  # a notebook without ipywidgets gets a bar of text, and no advice
     warnings.simplefilter("ignore", TqdmWarning)
     from tqdm.auto import tqdm as tqdm
+
+
+def project_root() -> Path:
+    """The repository's folder if `helpers` was installed from it (editable), else the current folder."""
+    here = Path(__file__).resolve().parents[1]
+    return here if (here / "pyproject.toml").exists() else Path.cwd()
 
 
 @contextmanager

@@ -12,11 +12,9 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from ..contract import check_labels, check_pixels
-from ..plotting import lines
 from .accuracy import predict
 from .audit_probe import FEW, RESTARTS, Probe
 from .gradient import PGD
@@ -25,7 +23,7 @@ from .square import Square
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """What `audit` found.
+    """What `audit` found; `plotting.audit_curves` draws it.
 
     Args:
         table: a line for each check: `verdict` ("pass", "fail", "not run"), what was `measured`, and what is `wanted`.
@@ -41,11 +39,6 @@ class Audit:
     def passed(self) -> bool:
         """Whether no check failed."""
         return not (self.table.verdict == "fail").any()
-
-    def figures(self) -> tuple[Figure, Figure]:
-        """Accuracy over eps (in 1/255), and over steps."""
-        by_eps = self.by_eps.set_axis(self.by_eps.index * 255)
-        return lines(by_eps, "eps (1/255)", title="Larger budgets"), lines(self.by_steps, "steps", title="More steps")
 
 
 def audit(model: nn.Module, images: Tensor, labels: Tensor, attack: PGD | None = None, *,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .search import PAD_ID, State
 
 
-class Attention(Protocol):
+class RegionAttention(Protocol):
     """What the decoder asks of an attention."""
 
     def keys(self, regions: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class DotAttention(nn.Module):
 
 
 @singledispatch
-def looks_of_beams(attention: Attention, keys: Tensor, hidden: Tensor) -> Tensor:
+def looks_of_beams(attention: RegionAttention, keys: Tensor, hidden: Tensor) -> Tensor:
     """Where each beam of an image looks, `(N, B, R)`; all share its keys `(N, R, K)`; `hidden` is `(N, B, H)`."""
     return torch.stack([attention(keys, beam) for beam in hidden.unbind(1)], 1)
 
@@ -99,7 +99,7 @@ class CaptionDecoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.read = nn.Sequential(nn.Linear(region_dim + 2, hidden_dim), nn.LayerNorm(hidden_dim), self.dropout)
         self.embed = nn.Embedding(words, embed_dim, padding_idx=PAD_ID)
-        self.attention: Attention = attention(hidden_dim, hidden_dim, hidden_dim)
+        self.attention: RegionAttention = attention(hidden_dim, hidden_dim, hidden_dim)
         self.gate = nn.Linear(hidden_dim, 1)
         self.cell = nn.LSTMCell(embed_dim + hidden_dim, hidden_dim)
         self.first = nn.Linear(hidden_dim, 2 * hidden_dim)

@@ -97,8 +97,7 @@ def beam_search(step: Step, state: State, width: int = 3, longest: int = 20, pow
         held = beams.words.shape[1]
         grown, parents = _grow(beams, _speakable(logits, barred), looks, width)
         beams, kept, ended = _going_on(grown, held, width)
-        better = _better(best.of(going), grown, ended, power)
-        best.put(going, better)
+        best.put(going, better := _better(best.of(going), grown, ended, power))
         hopeful = (beams.scores(power).amax(1) > better.scores(power)[:, 0]).nonzero()[:, 0]
         if not len(hopeful):
             break
@@ -107,9 +106,7 @@ def beam_search(step: Step, state: State, width: int = 3, longest: int = 20, pow
         last = beams.words[:, :, -1].flatten()
     unfinished = (best.of(going).log_probs == -torch.inf).expand_as(beams.log_probs)
     best.put(going, _better(best.of(going), beams, unfinished, power))
-    words, looks, log_probs = (part[:, 0] for part in best)
-    longest = int((words != PAD_ID).sum(1).max())
-    return Captions(words[:, :longest], log_probs, looks[:, :longest])
+    return best.captions()
 
 
 class _Beams(NamedTuple):
@@ -126,6 +123,12 @@ class _Beams(NamedTuple):
     def of(self, images: Tensor) -> _Beams:
         """Those of some images."""
         return _Beams(*(part[images] for part in self))
+
+    def captions(self) -> Captions:
+        """The first of each image, without the places that no image needs."""
+        words, looks, log_probs = (part[:, 0] for part in self)
+        longest = int((words != PAD_ID).sum(1).max())
+        return Captions(words[:, :longest], log_probs, looks[:, :longest])
 
     def put(self, images: Tensor, beams: _Beams) -> None:
         """Write those of some images, in place."""

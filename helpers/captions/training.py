@@ -131,8 +131,7 @@ def train_captioner(
         raise ValueError(f"captions are learned in precision 'no' or 'bf16', got {precision!r}")
     decoder.to(device)
     steps = math.ceil(len(train) / recipe.images)
-    adamw = torch.optim.AdamW(decoder.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-    rise = torch.optim.lr_scheduler.OneCycleLR(adamw, recipe.lr, recipe.epochs * steps, pct_start=0.1)
+    adamw, rise = _optimizer(decoder, recipe, steps)
     store = TrainingFolder(folder, _settings(decoder, train, recipe, precision))
     parts = {"optimizer": adamw, "scheduler": rise}
     history = store.resume(decoder, lambda state: [part.load_state_dict(state[key]) for key, part in parts.items()])
@@ -148,6 +147,12 @@ def train_captioner(
             state = {key: part.state_dict() for key, part in parts.items()}
             store.save(epoch + 1, decoder, state, history, improved(history, "val_bleu4"))
     return pd.DataFrame(history)
+
+
+def _optimizer(decoder: CaptionDecoder, recipe: Recipe, steps: int) -> tuple[torch.optim.Optimizer, Any]:
+    """AdamW, and its schedule for `steps` an epoch."""
+    adamw = torch.optim.AdamW(decoder.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+    return adamw, torch.optim.lr_scheduler.OneCycleLR(adamw, recipe.lr, recipe.epochs * steps, pct_start=0.1)
 
 
 def _settings(decoder: CaptionDecoder, train: Described, recipe: Recipe, precision: str) -> dict[str, Any]:

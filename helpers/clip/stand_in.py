@@ -27,7 +27,7 @@ from transformers import (
 
 from ..models.normalize import Normalize
 from ..models.weights import Weights, resize_positions
-from .zero_shot import MAX_SCALE, Clip, Resize
+from .zero_shot import MAX_SCALE, Clip, InputSize
 
 # timm's names and transformers'.
 RENAMED = (
@@ -126,7 +126,7 @@ class Matching(nn.Module):
     def __init__(self, clip: Clip, classes: Sequence[str], templates: Sequence[str] = TEMPLATES) -> None:
         super().__init__()
         self.model = clip.model.requires_grad_(True)
-        self.pixels = nn.Sequential(Resize(clip.size), Normalize(clip.mean, clip.std))
+        self.pixels = nn.Sequential(InputSize(clip.size), Normalize(clip.mean, clip.std))
         tokens = [
             clip.tokenizer([template.format(name.replace("_", " ")) for name in classes],
                            padding="max_length", max_length=16, return_tensors="pt")

@@ -1,7 +1,7 @@
 """CLIP as a classifier: class names to text vectors once, pixels to logits = scale x cosine, and TeCoA's loss.
 
 For any of transformers' dual encoders with CLIP's parts (`vision_model`, `visual_projection`, `get_text_features`,
-`logit_scale`): `CLIPModel`, or a `VisionTextDualEncoderModel` as in `clip_stand_in`.
+`logit_scale`): `CLIPModel`, or a `VisionTextDualEncoderModel` as in `stand_in`.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class ImageTower(nn.Module):
         return F.normalize(self.visual_projection(pooled), dim=1)  # (N, D)
 
 
-class Resize(nn.Module):
+class InputSize(nn.Module):
     """Bilinear to `size` x `size` pixels, a part of the model: an attack's budget counts in the image's own pixels."""
 
     def __init__(self, size: int) -> None:
@@ -124,7 +124,7 @@ class ZeroShot(nn.Module):
     def __init__(self, clip: Clip, vectors: Tensor, scale: float | None = None) -> None:
         super().__init__()
         self.scale = clip.scale if scale is None else scale
-        self.pixels = nn.Sequential(Resize(clip.size), Normalize(clip.mean, clip.std))
+        self.pixels = nn.Sequential(InputSize(clip.size), Normalize(clip.mean, clip.std))
         self.tower = ImageTower(clip)
         self.register_buffer("vectors", vectors)
 

@@ -63,7 +63,7 @@ def peak_megabytes(network: str, design: str, batch: int, size: int, device: str
 
     Args:
         network: a class in `helpers.models` that takes `classes` and `conv`.
-        design: one of `conv_designs.DESIGNS`.
+        design: one of `designs.DESIGNS`.
 
     Raises:
         RuntimeError: the process that measures failed; its last line says why.

@@ -22,20 +22,15 @@ from accelerate.utils import set_seed
 from IPython.display import Markdown
 from torch import nn
 
+from ..contract import project_root
 from ..models import save_model
-from ..training.checkpoints import in_use, replacing
+from ..training.checkpoints import checkpoint_root, in_use, replacing
 from .code_hash import executed_hash, hash_until_saved, notebook_hash
 from .provenance import helpers_hash, seconds_kept, training_records
 
 T = TypeVar("T")
 PROFILES = ("toy", "lite", "full")
 PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "scikit-learn")
-
-
-def project_root() -> Path:
-    """The repository's folder if `helpers` was installed from it (editable), else the current folder."""
-    here = Path(__file__).resolve().parents[2]
-    return here if (here / "pyproject.toml").exists() else Path.cwd()
 
 
 def notebook_path(notebook: str) -> Path:
@@ -46,11 +41,6 @@ def notebook_path(notebook: str) -> Path:
 def output_root() -> Path:
     """Where results and figures go: `$OUTPUT_DIR`, else `reports/`."""
     return Path(os.environ.get("OUTPUT_DIR") or project_root() / "reports")
-
-
-def checkpoint_root() -> Path:
-    """Where weights and training states go: `$CHECKPOINT_DIR`, else `checkpoints/`."""
-    return Path(os.environ.get("CHECKPOINT_DIR") or project_root() / "checkpoints")
 
 
 def choose_profile(profile: str | None = None) -> str:

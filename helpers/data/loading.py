@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..contract import project_root
 from . import flowers, hub, miniplaces, public, toy
 from .folders import DataError, read_folder, read_zip
 from .images import ImageSet
@@ -36,10 +37,7 @@ KNOWN = {
 
 def data_root() -> Path:
     """The folder that holds the sets: `$DATA_ROOT`, else `data/` of this repository (or of the current folder)."""
-    here = Path(__file__).resolve().parents[2]
-    return Path(
-        os.environ.get("DATA_ROOT") or (here if (here / "pyproject.toml").exists() else Path.cwd()) / "data"
-    ).expanduser()
+    return Path(os.environ.get("DATA_ROOT") or project_root() / "data").expanduser()
 
 
 def load(name: str, split: str, *, size: int | None = None, download: bool = True) -> ImageSet:

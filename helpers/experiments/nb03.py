@@ -12,14 +12,18 @@ from typing import Any
 
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 from ..attacks import FFGSM, FGSM, PGD, Attack
+from ..attacks.audit import Audit
+from ..attacks.audit import audit as check
 from ..attacks.defences import TRADES
 from ..course.models import trained
 from ..course.run import Run
 from ..data import Batches, ImageSet, RandomCrop, RandomFlip, load
 from ..models import normalized, resnet18
+from ..plotting import audit_curves
 from ..training import fit
 from . import once_a_run
 from .nb02 import CIFAR_MEAN, CIFAR_STD, Split, Trained, flowers, load_or_train, vit, vit_precision
@@ -164,3 +168,16 @@ def _augmented(run: Run, model: nn.Module, split: Split, folder: Path, epochs: i
     return fit(model, batches, watched, epochs=epochs, optimizer=sgd, scheduler=cycle, folder=folder,
                val_attack=PGD(model, EPS, EPS / 4, 10), monitor="val_adv_top1", precision=precision,
                description=folder.name, **options)  # fmt: skip
+
+
+class DrawnAudit(Audit):
+    """An audit that draws its own curves, as the notebook's code asks for them."""
+
+    def figures(self) -> tuple[Figure, Figure]:
+        """Accuracy over eps (in 1/255), and over steps."""
+        return audit_curves(self.by_eps, self.by_steps)
+
+
+def audit(*arguments: Any, **options: Any) -> DrawnAudit:
+    """`attacks.audit.audit`, with `figures`."""
+    return DrawnAudit(**vars(check(*arguments, **options)))

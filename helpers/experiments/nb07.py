@@ -12,20 +12,22 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ..captions.command import NOTEBOOK, file_of
+from ..captions.captioner import FILE
 from ..captions.decoder import AdditiveAttention, CaptionDecoder, DotAttention
 from ..captions.encoder import GridEncoder, load_encoder, toy_network
 from ..captions.features import cached_features
 from ..captions.text import Vocabulary, tokenize
 from ..captions.training import Described, Recipe, always_told, exponential, linear, train_captioner
 from ..contract import seeded
-from ..course.run import Run, checkpoint_root
+from ..course.run import Run
 from ..data import Batches, load, toy
 from ..data.captions import CaptionSet, load_captions, toy_captions
 from ..training import fit
-from ..training.checkpoints import load_weights
+from ..training.checkpoints import checkpoint_root, load_weights
 from . import once_a_run
 from .nb02 import Trained, load_or_train
+
+NOTEBOOK = "07_persian_captioning"
 
 
 class Photographs(NamedTuple):
@@ -170,4 +172,4 @@ def _precision(run: Run, data: Corpus) -> str:
 
 def captioner_file(run: Run) -> Path:
     """Where the notebook saves its captioner, and `python -m helpers.captions` looks for it."""
-    return file_of(run.profile)
+    return checkpoint_root() / f"{NOTEBOOK}.{run.profile}" / FILE

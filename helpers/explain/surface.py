@@ -1,4 +1,4 @@
-"""The loss as a function of a model's weights, and lengths filter by filter: what `landscape` measures with."""
+"""The loss as a function of a model's weights, and lengths filter by filter: what `sharpness` measures with."""
 
 from __future__ import annotations
 

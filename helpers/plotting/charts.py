@@ -87,6 +87,12 @@ def lines(
     return closed(figure)
 
 
+def audit_curves(by_eps: pd.DataFrame, by_steps: pd.DataFrame) -> tuple[Figure, Figure]:
+    """Of `attacks.audit.Audit`: robust accuracy over eps (shown in 1/255), and over steps."""
+    by_eps = by_eps.set_axis(by_eps.index * 255)
+    return lines(by_eps, "eps (1/255)", title="Larger budgets"), lines(by_steps, "steps", title="More steps")
+
+
 def bars(
     frame: pd.DataFrame,
     ylabel: str = "accuracy",

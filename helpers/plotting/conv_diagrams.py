@@ -1,4 +1,4 @@
-"""Convolution as a product of matrices, drawn with its numbers: every number comes from `conv` and `conv_geometry`."""
+"""Convolution as a product of matrices, drawn with its numbers: every number comes from `conv`."""
 
 from __future__ import annotations
 

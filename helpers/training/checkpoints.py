@@ -19,11 +19,18 @@ from safetensors.torch import load_file, save
 from torch import nn
 from tqdm import tqdm
 
+from ..contract import project_root
+
 BEST = "best.safetensors"  # in a training's folder: the weights of its best epoch
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be written, read, or belongs to another run; the message says what to do."""
+
+
+def checkpoint_root() -> Path:
+    """Where weights and training states go: `$CHECKPOINT_DIR`, else `checkpoints/`."""
+    return Path(os.environ.get("CHECKPOINT_DIR") or project_root() / "checkpoints")
 
 
 @contextmanager

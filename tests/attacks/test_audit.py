@@ -11,6 +11,7 @@ from helpers.attacks import EOT, FGSM, PGD, PGDL2, robust_accuracy
 from helpers.attacks.audit import CHECKS, audit
 from helpers.attacks.audit_probe import Probe
 from helpers.data import Batches, ImageSet, toy
+from helpers.plotting import audit_curves
 
 EPS, LARGE = 16 / 255, 32 / 255
 COUNT = 60
@@ -112,7 +113,7 @@ def test_curves_equal_attacks_on_all_images(report, honest, batch):
 
 
 def test_figures_draw_the_curves(report):
-    over_eps, over_steps = report.figures()
+    over_eps, over_steps = audit_curves(report.by_eps, report.by_steps)
     assert isinstance(over_eps, Figure)
     assert over_eps.axes[0].lines[0].get_xdata()[-1] == pytest.approx(0.5 * 255)
     assert over_steps.axes[0].lines[0].get_ydata()[0] == report.by_steps["attack"].iloc[0]

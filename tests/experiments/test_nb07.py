@@ -12,7 +12,8 @@ from conftest import made_images, png
 from torch import nn
 
 from helpers.captions import encoder as encoder_module
-from helpers.captions.command import Captioner, largest, main
+from helpers.captions.__main__ import main, newest
+from helpers.captions.captioner import Captioner
 from helpers.captions.search import EOS_ID, FOR_PEOPLE
 from helpers.captions.text import SPECIAL, tokenize
 from helpers.captions.training import said, write
@@ -76,7 +77,7 @@ def test_from_the_archive_to_a_caption(run, tmp_path, capsys):
     model = Captioner(data.encoder, "efficientnet_b7", trained.model, data.vocabulary)
     model.save(captioners.captioner_file(run))
     ((words, looks),) = model(first)
-    ((again, looked),) = Captioner.load(largest())(first)
+    ((again, looked),) = Captioner.load(newest())(first)
     assert words == again
     assert torch.equal(looks, looked)
     assert looks.shape == (len(words), 2, 2)

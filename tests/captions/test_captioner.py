@@ -1,11 +1,13 @@
 """One file holds a captioner; the command captions any image and says what is wrong when it cannot."""
 
+import os
+
 import pytest
 import torch
 from conftest import made_images, png
 
-from helpers.captions import command as caption
-from helpers.captions.command import Captioner, largest, main, read_image
+from helpers.captions.__main__ import main, newest
+from helpers.captions.captioner import FILE, Captioner, read_image
 from helpers.captions.decoder import CaptionDecoder, DotAttention
 from helpers.captions.encoder import GridEncoder, load_encoder
 from helpers.captions.search import EOS_ID
@@ -47,7 +49,7 @@ def test_what_is_saved_writes_the_same_captions(tmp_path):
 
 def test_a_captioner_that_cannot_be_read(tmp_path):
     path = tmp_path / "captioner.safetensors"
-    with pytest.raises(CheckpointError, match="run notebook 07 first"):
+    with pytest.raises(CheckpointError, match="no captioner at .*: train one"):
         Captioner.load(path)
     captioner().save(path)
     path.write_bytes(path.read_bytes()[:-100])
@@ -86,11 +88,13 @@ def test_images_and_regions_go_to_where_the_networks_are(monkeypatch):
     assert moves == [("images", "the encoder's"), ("regions", "the decoder's")]
 
 
-def test_the_command_says_the_words_of_the_captioner_of_the_largest_profile(image, tmp_path, monkeypatch, capsys):
+def test_the_command_says_the_words_of_the_newest_captioner(image, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CHECKPOINT_DIR", str(tmp_path / "checkpoints"))
-    for seed, profile in enumerate(("toy", "lite")):
-        captioner(seed).save(tmp_path / "checkpoints" / f"07_persian_captioning.{profile}" / caption.FILE)
-    assert largest().parent.name == "07_persian_captioning.lite"
+    for seed, (run, saved) in enumerate({"some.toy": 200, "other.lite": 300, "last.in.the.alphabet": 100}.items()):
+        path = tmp_path / "checkpoints" / run / FILE
+        captioner(seed).save(path)
+        os.utime(path, (saved, saved))
+    assert newest().parent.name == "other.lite"
     ((words, _),) = captioner(1)(read_image(image))
     main([str(image), "--figure", str(tmp_path / "maps.png")])
     assert " ".join(words) in capsys.readouterr().out
@@ -110,8 +114,17 @@ def test_no_image(tmp_path, name, content, message):
 
 def test_no_captioner(image, tmp_path, monkeypatch):
     monkeypatch.setenv("CHECKPOINT_DIR", str(tmp_path / "nothing"))
-    with pytest.raises(SystemExit, match="no captioner at 07_persian_captioning.full/.*run notebook 07 first"):
+    with pytest.raises(SystemExit, match="no captioner at nothing/captioner.safetensors: train one"):
         main([str(image)])
+
+
+def test_a_captioner_that_is_named_is_taken(image, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CHECKPOINT_DIR", str(tmp_path / "checkpoints"))
+    for seed, path in enumerate((tmp_path / "mine.safetensors", tmp_path / "checkpoints" / "newer" / FILE)):
+        captioner(seed).save(path)
+    ((words, _),) = captioner(0)(read_image(image))
+    main([str(image), "--captioner", str(tmp_path / "mine.safetensors")])
+    assert capsys.readouterr().out.strip().endswith(" ".join(words))
 
 
 def widths(text):

@@ -1,8 +1,7 @@
-"""`python -m helpers.captions IMAGE`: a Persian caption of any image file, by a captioner that was saved."""
+"""A captioner in one file: encoder, decoder and vocabulary, from pixels to Persian words."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ..contract import eval_mode, tqdm
-from ..course.run import PROFILES, checkpoint_root
+from ..contract import eval_mode
 from ..data.folders import DataError, decode_image
 from ..training.checkpoints import CheckpointError, replacing
 from . import decoder as attentions
@@ -23,7 +21,7 @@ from .encoder import GridEncoder, load_encoder
 from .search import FOR_PEOPLE, beam_search
 from .text import Vocabulary
 
-FILE, NOTEBOOK = "captioner.safetensors", "07_persian_captioning"
+FILE = "captioner.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +66,7 @@ class Captioner:
         """What `save` wrote, on the CPU. CheckpointError: the file is missing, damaged or something else."""
         path = Path(path)
         if not path.is_file():
-            raise CheckpointError(f"no captioner at {path.parent.name}/{path.name}: run notebook 07 first")
+            raise CheckpointError(f"no captioner at {path.parent.name}/{path.name}: train one, or name its file")
         try:
             with safe_open(path, "pt") as file:
                 about = json.loads(file.metadata()["captioner"])
@@ -81,7 +79,7 @@ class Captioner:
         except CheckpointError:  # the encoder's own weights cannot be had: its message says what to do
             raise
         except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise CheckpointError(f"{path.name} is damaged or no captioner ({error}): run notebook 07 again") from error
+            raise CheckpointError(f"{path.name} is damaged or no captioner ({error}): save it anew") from error
         return cls(encoder, about["encoder"]["name"], decoder.eval(), vocabulary)
 
 
@@ -95,43 +93,3 @@ def read_image(path: Path | str) -> Tensor:
     if not path.is_file():
         raise DataError(f"there is no file {path}: give the path of an image")
     return torch.from_numpy(np.array(decode_image(path.read_bytes(), path.name))).permute(2, 0, 1)[None] / 255
-
-
-def file_of(profile: str) -> Path:
-    """Where notebook 07 saves the captioner of a profile."""
-    return checkpoint_root() / f"{NOTEBOOK}.{profile}" / FILE
-
-
-def largest() -> Path:
-    """The captioner of the largest profile that notebook 07 has run on this machine."""
-    paths = [file_of(profile) for profile in reversed(PROFILES)]
-    return next((path for path in paths if path.is_file()), paths[0])
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Write a Persian caption of an image, and on request a picture of where each word was looked for."""
-    parser = argparse.ArgumentParser(prog="python -m helpers.captions", description=main.__doc__)
-    parser.add_argument("image", type=Path)
-    parser.add_argument("--captioner", type=Path, help="a file that Captioner.save wrote; else notebook 07's")
-    parser.add_argument("--width", type=int, default=3, help="beams; 1 is greedy (default: 3)")
-    parser.add_argument("--figure", type=Path, help="write the attention of each word to this PNG")
-    options = parser.parse_args(arguments)
-    try:
-        image = read_image(options.image)
-        ((words, looks),) = Captioner.load(options.captioner or largest())(image, options.width)
-        if options.figure:
-            _draw(image[0], words, looks, options.figure)
-    except (DataError, CheckpointError, ValueError) as error:
-        raise SystemExit(str(error)) from error
-    tqdm.write(" ".join(words))
-
-
-def _draw(image: Tensor, words: list[str], looks: Tensor, path: Path) -> None:
-    from ..plotting.captions import word_maps
-
-    with replacing(path) as temporary:
-        word_maps(image, words, looks).savefig(temporary, format="png", dpi=110, bbox_inches="tight")
-
-
-if __name__ == "__main__":
-    main()
