@@ -20,8 +20,9 @@ SHELL = re.compile(r"^(\s*)[!%].*$", re.MULTILINE)
 def code_hash(sources: Iterable[str]) -> str:
     """SHA-256 of code cells in order.
 
-    Empty cells, white space at the end of lines, import statements (moving a module changes no result) and the cells
-    that start with `# parameters` or `# setup` do not count: the profile chosen there stands in the results file.
+    What changes no result does not count: empty cells, white space at the end of lines, import statements, statements
+    `run.save_model(...)`, and the cells that start with `# parameters` or `# setup` (the profile that is chosen there
+    stands in the results file).
     """
     cells = ("\n".join(_counted(source)) for source in sources)
     return hashlib.sha256("\n\0\n".join(cell for cell in cells if cell).encode()).hexdigest()
@@ -32,18 +33,19 @@ def _counted(source: str) -> list[str]:
     source = source.strip()
     if source.startswith(NOT_COUNTED):
         return []
-    lines = (line.rstrip() for line in _without_imports(source).splitlines())
+    lines = (line.rstrip() for line in _without_silent(source).splitlines())
     return [line for line in lines if line]
 
 
-def _without_imports(source: str) -> str:
+def _without_silent(source: str) -> str:
+    """The cell without the statements that change no result."""
     try:
         tree = _parsed(source)
     except SyntaxError:  # an unfinished cell: all of it counts
         return source
     lines = [line.encode() for line in source.splitlines()]  # the offsets of `ast` count bytes
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
+        if isinstance(node, ast.Import | ast.ImportFrom) or _only_saves(node):
             first, last = node.lineno - 1, node.end_lineno - 1
             rest = lines[last][node.end_col_offset :]
             lines[first] = lines[first][: node.col_offset] + (b"" if first != last else rest)
@@ -52,6 +54,16 @@ def _without_imports(source: str) -> str:
             if first != last:
                 lines[last] = rest
     return b"\n".join(lines).decode()
+
+
+def _only_saves(node: ast.AST) -> bool:
+    """Whether it is a statement `run.save_model(...)` that computes nothing in its arguments."""
+    if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
+        return False
+    inner = [part for part in ast.walk(node.value) if isinstance(part, ast.Call) and part is not node.value]
+    return ast.unparse(node.value.func) == "run.save_model" and all(
+        ast.unparse(call.func) in ("dict", "len") for call in inner
+    )
 
 
 def notebook_hash(path: Path | str) -> str:
