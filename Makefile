@@ -20,7 +20,7 @@ help:
 	@echo "make notebook N=01 PROFILE=lite run one notebook in place (writes it, its figures and its results file);"
 	@echo "                                FORCE=1 lets a smaller profile replace a longer run"
 	@echo "make lab                        open JupyterLab"
-	@echo "make reports                    rewrite README's table and reports/*.md from the results files"
+	@echo "make reports                    rewrite README's table and reports/*.md from the results files, and the notebooks' links"
 	@echo "make bench                      side-by-side timings"
 
 env: $(STAMP)
@@ -60,6 +60,7 @@ lab: env
 	$(BIN)/jupyter lab notebooks
 
 reports: env
+	$(BIN)/python -m helpers.course.colab
 	$(BIN)/python -m helpers.course.reports readme
 	$(BIN)/python -m helpers.course.reports report
 

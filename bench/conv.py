@@ -12,7 +12,7 @@ import argparse
 import torch
 
 from helpers.conv.memory import side_by_side
-from helpers.course.run import device_name
+from helpers.course.device import device_name
 
 
 def main():

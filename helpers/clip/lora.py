@@ -18,7 +18,7 @@ def add_lora(
     rank: int = 8,
     alpha: float = 32,
     dropout: float = 0.1,
-    targets: Sequence[str] = ("q_proj", "v_proj"),
+    targets: Sequence[str] = ("q_proj", "v_proj", "query", "value"),  # the last two: in an older transformers
 ) -> PeftModel:
     """`network` with a trainable `alpha / rank * B A` beside each linear layer of these names; all else is frozen.
 

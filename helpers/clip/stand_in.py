@@ -39,6 +39,13 @@ RENAMED = (
     (r"\.ls(\d)\.gamma", r".layer_scale\1.lambda1"),
     (r"^norm\.", "layernorm."),
 )
+# An older transformers 5 names the layers of attention differently.
+BEFORE = (
+    (r"attention\.q_proj", "attention.attention.query"),
+    (r"attention\.k_proj", "attention.attention.key"),
+    (r"attention\.v_proj", "attention.attention.value"),
+    (r"attention\.o_proj", "attention.output.dense"),
+)
 # Ways to say what is seen; the text tower learns from all of them.
 TEMPLATES = (
     "a photo of a {}",
@@ -81,7 +88,11 @@ def dinov2_tower(weights: Weights, size: int, **config: Any) -> Dinov2Model:
     layers = 1 + max(int(key.split(".")[1]) for key in weights.state if key.startswith("blocks."))
     sizes = {"hidden_size": width, "num_attention_heads": width // 64, "num_hidden_layers": layers}
     network = Dinov2Model(Dinov2Config(image_size=size, patch_size=patch, use_mask_token=False, **sizes | config))
-    network.load_state_dict(dinov2_state(weights.state, size // patch))
+    state = dinov2_state(weights.state, size // patch)
+    if state.keys() != network.state_dict().keys():
+        for pattern, old in BEFORE:
+            state = {re.sub(pattern, old, key): value for key, value in state.items()}
+    network.load_state_dict(state)
     return network
 
 

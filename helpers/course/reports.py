@@ -8,14 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 
 from .code_hash import notebook_hash
-from .run import PROFILES, project_root
+from .colab import GITHUB, repository
+from .run import PROFILES, project_root, read_results
 
 
 class Part(NamedTuple):
@@ -51,14 +51,6 @@ TITLES = {
     SCENES: "Convolution by hand, scenes, attacks",
     GAZE: "Gaze and attention against adversaries",
 }
-
-
-def read_results(name: str, profile: str, root: Path | None = None) -> dict[str, Any] | None:
-    """The results file of a notebook and profile; for `toy` the one the tests compare with. None: not run."""
-    root = root or project_root()
-    folder = root / "tests" / "golden" if profile == "toy" else root / "reports" / "results"
-    path = folder / f"{name}.{profile}.json"
-    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def notebook_rows(root: Path | None = None) -> list[dict[str, str]]:
@@ -115,9 +107,7 @@ def readme(root: Path | None = None) -> str:
     """README.md with its generated table made anew."""
     root = root or project_root()
     text = (root / "README.md").read_text()
-    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    repository = project["urls"]["Repository"].removeprefix("https://github.com/")
-    table = _render("readme.md.j2", rows=notebook_rows(root), repository=repository)
+    table = _render("readme.md.j2", rows=notebook_rows(root), repository=repository(root).removeprefix(GITHUB))
     return re.sub(r"(?s)(<!-- notebooks -->\n).*?(<!-- /notebooks -->)", lambda m: m[1] + table + m[2], text)
 
 

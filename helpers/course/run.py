@@ -7,7 +7,6 @@ import math
 import os
 import platform
 import time
-import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,7 +15,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-import torch
 from accelerate import PartialState
 from accelerate.utils import set_seed
 from IPython.display import Markdown
@@ -25,7 +23,8 @@ from torch import nn
 from ..contract import project_root
 from ..models import save_model
 from ..training.checkpoints import checkpoint_root, in_use, replacing
-from .code_hash import executed_hash, hash_until_saved, notebook_hash
+from .code_hash import executed_hash, hash_until_saved
+from .device import device_name, precision
 from .provenance import helpers_hash, seconds_kept, training_records
 
 T = TypeVar("T")
@@ -44,21 +43,19 @@ def output_root() -> Path:
 
 
 def choose_profile(profile: str | None = None) -> str:
-    """The profile asked for, else `$PROFILE`, else `"full"` with a GPU, `"toy"` without. ValueError: another word."""
-    chosen = profile or os.environ.get("PROFILE") or ("full" if torch.cuda.is_available() else "toy")
+    """The profile asked for, else `$PROFILE`, else `"toy"`, also with a GPU. ValueError: another word."""
+    chosen = profile or os.environ.get("PROFILE") or "toy"
     if chosen not in PROFILES:
         raise ValueError(f"unknown profile {chosen!r}: set PROFILE to one of {', '.join(PROFILES)}")
     return chosen
 
 
-def precision(device: torch.device, capability: tuple[int, int] | None = None) -> str:
-    """Mixed precision that is fast: `"bf16"` from compute capability 8.0, `"fp16"` on older GPUs, `"no"` on a CPU.
-
-    `torch.cuda.is_bf16_supported()` also says yes to a T4 (7.5), which only emulates it and crawls: so it is not asked.
-    """
-    if device.type != "cuda":
-        return "no"
-    return "bf16" if (capability or torch.cuda.get_device_capability(device)) >= (8, 0) else "fp16"
+def read_results(name: str, profile: str, root: Path | None = None) -> dict[str, Any] | None:
+    """The results file of a notebook and profile; for `toy` the one the tests compare with. None: not run."""
+    root = root or project_root()
+    folder = root / "tests" / "golden" if profile == "toy" else root / "reports" / "results"
+    path = folder / f"{name}.{profile}.json"
+    return json.loads(path.read_text()) if path.is_file() else None
 
 
 class Run:
@@ -73,7 +70,8 @@ class Run:
     def __init__(self, notebook: str, profile: str | None = None, seed: int = 0) -> None:
         self.notebook, self.profile, self.seed = notebook, choose_profile(profile), seed
         self.device = PartialState().device
-        self.precision = precision(self.device)
+        native = precision(self.device)
+        self.precision = self.pick(toy="no", lite=native, full=native)  # toy: the same everywhere
         self.results: dict[str, Any] = {
             "data": [],
             "values": {},
@@ -89,7 +87,8 @@ class Run:
 
     def __repr__(self) -> str:
         where = f"on {device_name(self.device)}, mixed precision: {self.precision}"
-        return f"{self.notebook}, profile {self.profile}, seed {self.seed}, {where}"
+        times = "; ".join(f"{profile} {_time_taken(self.notebook, profile)}" for profile in PROFILES[1:])
+        return f"{self.notebook}, profile {self.profile}, seed {self.seed}, {where}\nTime that PROFILE takes: {times}"
 
     def pick(self, *, toy: T, lite: T, full: T) -> T:
         """The value for this run's profile."""
@@ -180,7 +179,7 @@ class Run:
             "notebook": self.notebook,
             "profile": self.profile,
             "seed": self.seed,
-            "code_sha256": self._code_hash(),
+            "code_sha256": executed_hash(),  # of what ran, which need not be saved yet
             "helpers_sha256": helpers_hash(),
             "date": datetime.now(UTC).date().isoformat(),
             "seconds": round(time.perf_counter() - self._started + resumed, 1),
@@ -193,31 +192,11 @@ class Run:
             "trainings": training_records(self._asked),
         }
 
-    def _code_hash(self) -> str | None:
-        """Hash of the cells that really ran; a warning where they are not the saved notebook's, in its order."""
-        ran, path = executed_hash(), project_root() / "notebooks" / f"{self.notebook}.ipynb"
-        if ran and path.exists() and ran != notebook_hash(path):
-            warnings.warn(
-                "The cells that ran are not those of the saved notebook, each once and in order. "
-                "Before you hand it in: save, restart the kernel, run all cells.",
-                stacklevel=3,
-            )
-        return ran
 
-
-def device_name(device: torch.device) -> str:
-    """`NVIDIA T4` or `AMD EPYC, 2 threads`."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {torch.get_num_threads()} threads"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+def _time_taken(notebook: str, profile: str) -> str:
+    """`103 minutes (AMD EPYC, 2 threads)`, from the results file."""
+    result = read_results(notebook, profile)
+    return f"{result['seconds'] / 60:.0f} minutes ({result['device']})" if result else "not measured"
 
 
 def _number(value: Any) -> Any:

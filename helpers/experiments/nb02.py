@@ -54,11 +54,6 @@ def flowers(run: Run) -> Split:
     return Split(train, val, test.take(run.pick(toy=1_000, lite=len(test), full=len(test)), run.seed))
 
 
-def vit_precision(run: Run) -> str:
-    """Of ViT training: bfloat16 in `lite`, which recent CPUs compute twice as fast."""
-    return run.pick(toy="no", lite="bf16", full=run.precision)
-
-
 def new_vit(run: Run, classes: int, pretrained: bool) -> nn.Module:
     """The profile's ViT behind its normalisation: `vit_base_patch16_224` (full), ViT-S/14 (lite), a tiny one (toy)."""
     torch.manual_seed(run.seed)
@@ -148,7 +143,7 @@ def fine_tune(
     cycle = torch.optim.lr_scheduler.OneCycleLR(adamw, rates, epochs * len(train), pct_start=0.2)
     watched = Batches(split.val, 128, device=run.device)
     return fit(model, train, watched, epochs=epochs, optimizer=adamw, scheduler=cycle, max_norm=1.0, folder=folder,
-               precision=vit_precision(run), description=folder.name)  # fmt: skip
+               precision=run.precision, description=folder.name)  # fmt: skip
 
 
 def _copy_body(source: nn.Module, target: nn.Module) -> None:

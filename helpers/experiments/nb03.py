@@ -26,7 +26,7 @@ from ..models import normalized, resnet18
 from ..plotting import audit_curves
 from ..training import fit
 from . import once_a_run
-from .nb02 import CIFAR_MEAN, CIFAR_STD, Split, Trained, flowers, load_or_train, vit, vit_precision
+from .nb02 import CIFAR_MEAN, CIFAR_STD, Split, Trained, flowers, load_or_train, vit
 
 NOTEBOOK = "03_attacks_and_defense"
 ASSIGNED_EPS = 0.1  # in pixels of [0, 1]: 25.5 levels of 255
@@ -95,7 +95,7 @@ def assigned(run: Run, name: str, kind: str) -> Trained:
         watched = Batches(_watched(run, split.val, 500 if small else 102, 500), 128, device=run.device)
         return fit(model, batches, watched, epochs=epochs, optimizer=optimizer, attack=attack, folder=folder,
                    val_attack=assigned_attacks(model)["PGD"], monitor="epoch", description=folder.name,
-                   precision=run.precision if small else vit_precision(run))  # fmt: skip
+                   precision=run.precision)  # fmt: skip
 
     return load_or_train(run, NOTEBOOK, f"{name} {kind}", model, train)
 
@@ -127,7 +127,7 @@ def compared(run: Run, method: str) -> Trained:
     options = arguments(run, method, model)
 
     def train(model: nn.Module, folder: Path) -> pd.DataFrame:
-        return _augmented(run, model, split._replace(train=images), folder, epochs, 0.05, run.precision, options)
+        return _augmented(run, model, split._replace(train=images), folder, epochs, 0.05, options)
 
     return load_or_train(run, NOTEBOOK, f"compared {method}", model, train)
 
@@ -139,12 +139,12 @@ def fast(run: Run) -> Trained:
     """
     split = cifar(run)
     model = new_resnet(run, len(split.train.classes), run.pick(toy="imagenet", lite="half", full="small"))
-    epochs, precision = run.pick(toy=2, lite=9, full=30), run.pick(toy="no", lite="bf16", full=run.precision)
+    epochs = run.pick(toy=2, lite=9, full=30)
     images = split.train.take(run.pick(toy=100, lite=45_000, full=45_000), run.seed)
     options = {"attack": FFGSM(model, EPS, 10 / 255)}
 
     def train(model: nn.Module, folder: Path) -> pd.DataFrame:
-        return _augmented(run, model, split._replace(train=images), folder, epochs, 0.1, precision, options)
+        return _augmented(run, model, split._replace(train=images), folder, epochs, 0.1, options)
 
     return load_or_train(run, NOTEBOOK, "fast", model, train)
 
@@ -156,7 +156,7 @@ def _watched(run: Run, val: ImageSet, lite: int, full: int) -> ImageSet:
     return val.take(run.pick(toy=0, lite=lite, full=full), run.seed)
 
 
-def _augmented(run: Run, model: nn.Module, split: Split, folder: Path, epochs: int, lr: float, precision: str,
+def _augmented(run: Run, model: nn.Module, split: Split, folder: Path, epochs: int, lr: float,
                options: Arguments) -> pd.DataFrame:  # fmt: skip
     """SGD with one cycle of the learning rate, flips and shifts; watched under PGD-10."""
     size = run.pick(toy=40, lite=128, full=128)
@@ -166,7 +166,7 @@ def _augmented(run: Run, model: nn.Module, split: Split, folder: Path, epochs: i
     cycle = torch.optim.lr_scheduler.OneCycleLR(sgd, max_lr=lr, total_steps=epochs * len(batches), pct_start=0.25)
     watched = Batches(_watched(run, split.val, 500, 2_000), 500, device=run.device)
     return fit(model, batches, watched, epochs=epochs, optimizer=sgd, scheduler=cycle, folder=folder,
-               val_attack=PGD(model, EPS, EPS / 4, 10), monitor="val_adv_top1", precision=precision,
+               val_attack=PGD(model, EPS, EPS / 4, 10), monitor="val_adv_top1", precision=run.precision,
                description=folder.name, **options)  # fmt: skip
 
 

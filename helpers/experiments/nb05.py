@@ -149,12 +149,7 @@ def _tune(run: Run, model: nn.Module, images: ImageSet, folder: Path, epochs: in
     rates = run.pick(toy=[3e-3, 3e-3], lite=[1e-4, 1e-3], full=[1e-4, 1e-3])
     cycle = torch.optim.lr_scheduler.OneCycleLR(adamw, rates, epochs * len(batches), pct_start=0.2)
     return fit(model, batches, epochs=epochs, optimizer=adamw, scheduler=cycle, max_norm=1.0, folder=folder,
-               monitor="epoch", precision=precision(run), description=folder.name)  # fmt: skip
-
-
-def precision(run: Run) -> str:
-    """bfloat16 is faster where the processor has it; the toy run stays in float32, to be the same everywhere."""
-    return run.pick(toy="no", lite="bf16", full=run.precision)
+               monitor="epoch", precision=run.precision, description=folder.name)  # fmt: skip
 
 
 @once_a_run

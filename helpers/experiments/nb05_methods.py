@@ -25,7 +25,7 @@ from ..course.run import Run
 from ..data import Batches, ImageSet
 from ..training import fit
 from .nb02 import Trained, load_or_train
-from .nb05 import NOTEBOOK, STEPS, attacked, budget, clip, precision, surrogate, ten_classes
+from .nb05 import NOTEBOOK, STEPS, attacked, budget, clip, surrogate, ten_classes
 
 Adapter = Callable[[ZeroShot], nn.Module]
 
@@ -130,7 +130,7 @@ def adapted(run: Run, name: str) -> Trained:
         watched = {"val": Batches(clean.val, 128, device=run.device), "adv": Batches(hit.val, 128, device=run.device)}
         attack = _training_attack(model) if METHODS[name].images == "white-box" else None
         return fit(model, batches, watched, epochs=epochs, optimizer=_sgd(run, model, METHODS[name]), attack=attack,
-                   loss=METHODS[name].loss, folder=folder, monitor="adv_top1", precision=precision(run),
+                   loss=METHODS[name].loss, folder=folder, monitor="adv_top1", precision=run.precision,
                    description=name)  # fmt: skip
 
     return load_or_train(run, NOTEBOOK, name, start(run, name), train)

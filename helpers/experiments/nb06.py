@@ -90,14 +90,9 @@ def learn(run: Run, name: str, start: nn.Module, *, epochs: int, optimizer: Call
         chosen = optimizer(model)
         return fit(model, batches, Batches(split.val, 100, device=run.device), epochs=epochs, optimizer=chosen,
                    scheduler=warmed_cosine(chosen, epochs * len(batches)), folder=folder, monitor="epoch",
-                   topk=(1, 5), precision=precision(run), description=name, **options)  # fmt: skip
+                   topk=(1, 5), precision=run.precision, description=name, **options)  # fmt: skip
 
     return load_or_train(run, NOTEBOOK, name, start, train_on)
-
-
-def precision(run: Run) -> str:
-    """bfloat16 is faster where the processor has it; the toy run stays in float32, to be the same everywhere."""
-    return run.pick(toy="no", lite="bf16", full=run.precision)
 
 
 def simple_net(run: Run) -> Trained:

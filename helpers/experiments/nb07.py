@@ -165,9 +165,8 @@ def recipe_of(run: Run, data: Corpus, variant: Variant) -> Recipe:
 
 
 def _precision(run: Run, data: Corpus) -> str:
-    """bfloat16 where it is fast: on recent CPUs (`lite`) and GPUs. A decoder of drawn scenes is too small to gain."""
-    fast = run.profile == "lite" or run.precision == "bf16"
-    return "bf16" if fast and not data.drawn else "no"
+    """bfloat16 where the device has it. A decoder of drawn scenes is too small to gain."""
+    return "bf16" if run.precision == "bf16" and not data.drawn else "no"
 
 
 def captioner_file(run: Run) -> Path:

@@ -48,7 +48,7 @@ class Training:
             `checkpoints.TrainingFolder`. None: nothing is written.
         monitor: the history's column whose maximum decides `best.safetensors`.
         topk: which accuracies the history has; `(1, 5)` adds `train_top5` and `val_top5`.
-        precision: `"no"`, `"fp16"` or `"bf16"`, see `course.run.precision`.
+        precision: `"no"`, `"fp16"` or `"bf16"`, see `course.device.precision`.
         description: stands before the progress bar.
     """
 

@@ -13,19 +13,19 @@ import torch
 from conftest import small_net, toy_set
 from PIL import Image
 
+from helpers.course import device
 from helpers.course import run as runs
 from helpers.course.code_hash import code_hash
-from helpers.course.run import Run, choose_profile, precision
+from helpers.course.device import precision
+from helpers.course.run import Run, choose_profile
 from helpers.data import Batches
 from helpers.models import load_model, normalized
 from helpers.training import fit
 
 
 def test_profile(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_profile() == "toy"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert choose_profile() == "full"
+    assert choose_profile() == "toy"  # also with a GPU: a click must not start hours
     monkeypatch.setenv("PROFILE", "lite")
     assert choose_profile() == "lite"
     assert choose_profile("toy") == "toy"
@@ -38,18 +38,48 @@ def test_unknown_profile(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("device", "capability", "expected"),
-    [
-        ("cpu", None, "no"),
-        ("cuda", (7, 5), "fp16"),
-        ("cuda", (8, 0), "bf16"),
-        ("cuda", (9, 0), "bf16"),
-        ("cuda", (6, 1), "fp16"),
-    ],
+    ("capability", "expected"), [((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16"), ((6, 1), "fp16")]
 )
-def test_precision_trusts_the_capability_only(device, capability, expected, monkeypatch):
+def test_precision_of_a_gpu_trusts_the_capability_only(capability, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)  # what a T4 (7.5) says
-    assert precision(torch.device(device), capability) == expected
+    assert precision(torch.device("cuda"), capability) == expected
+
+
+@pytest.fixture
+def processor(tmp_path, monkeypatch):
+    """`processor(flags)` is the one this machine says it has."""
+
+    def describe(flags):
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: {flags}\n")
+        monkeypatch.setattr(device, "CPU_INFO", tmp_path / "cpuinfo")
+
+    return describe
+
+
+def test_precision_of_a_cpu_is_what_it_computes_natively(processor, monkeypatch, tmp_path):
+    cpu = torch.device("cpu")
+    for flags, expected in {"avx2 avx512f": "no", "avx512_bf16": "bf16", "avx2 amx_bf16": "bf16"}.items():
+        processor(flags)
+        assert precision(cpu) == expected
+    assert device.device_name(cpu).startswith("Some CPU, ")
+    monkeypatch.setattr(device, "CPU_INFO", tmp_path / "nothing")
+    assert precision(cpu) == "no"
+    assert precision(torch.device("mps")) == "no"
+
+
+def test_toy_runs_in_float32_everywhere(processor):
+    processor("avx512_bf16")
+    assert [Run("some", profile).precision for profile in ("toy", "lite", "full")] == ["no", "bf16", "bf16"]
+
+
+def test_first_output_says_what_the_profiles_take(tmp_path, monkeypatch):
+    (tmp_path / "reports/results").mkdir(parents=True)
+    result = {"seconds": 6_180.0, "device": "AMD EPYC, 2 threads"}
+    (tmp_path / "reports/results/01_noisy_resnet.lite.json").write_text(json.dumps(result))
+    monkeypatch.setattr(runs, "project_root", lambda: tmp_path)
+    first, second = repr(Run("01_noisy_resnet")).splitlines()
+    assert first.startswith("01_noisy_resnet, profile toy, seed 0, on ")
+    assert second == "Time that PROFILE takes: lite 103 minutes (AMD EPYC, 2 threads); full not measured"
 
 
 def test_run_is_seeded():
