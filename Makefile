@@ -12,11 +12,12 @@ PYTHON := $(shell for p in python3.12 python3.13 python3 python; do \
 # Where the tested notebooks write, so that a test run changes no committed file.
 NBENV := PROFILE=toy HF_HUB_OFFLINE=1 TQDM_DISABLE=1 OUTPUT_DIR=$(CURDIR)/build/nbval CHECKPOINT_DIR=$(CURDIR)/build/nbval/checkpoints
 
-.PHONY: help env run test lint unit nbtest lab notebook reports golden bench clean
+.PHONY: help env run test lint unit nbtest test-portable lab notebook reports golden bench clean
 
 help:
 	@echo "make run                        run every notebook on the toy profile, offline; ends with an HTML report"
 	@echo "make test                       lint, unit tests, and every notebook through nbval"
+	@echo "make test-portable              the tests that train, on other arithmetic and seeds; prints a table"
 	@echo "make notebook N=01 PROFILE=lite run one notebook in place (writes it, its figures and its results file);"
 	@echo "                                FORCE=1 lets a smaller profile replace a longer run"
 	@echo "make lab                        open JupyterLab"
@@ -49,6 +50,10 @@ lint: env
 
 unit: env
 	$(BIN)/python -m pytest
+
+# The tests that train, on other vector instructions, thread counts and seeds: 18 runs, for after a change of what trains.
+test-portable: env
+	$(BIN)/python tests/portable.py
 
 # Lax: every cell must run; cells tagged nbval-check-output must print what the committed notebook shows.
 nbtest: env

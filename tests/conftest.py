@@ -16,6 +16,7 @@ from helpers.models import small_cnn
 
 os.environ["TQDM_DISABLE"] = "1"
 ROOT = Path(__file__).parents[1]
+SEED = 1_000 * int(os.environ.get("TEST_SEED", "0"))  # what trains is also run from other weights and on other scenes
 
 
 def pytest_collectstart(collector: pytest.Collector) -> None:
@@ -74,12 +75,12 @@ def zip_folder(root: Path, name: str) -> Path:
 
 
 def small_net(classes: int = 20, seed: int = 0) -> nn.Sequential:
-    """`small_cnn` with dropout and always the same first weights."""
-    torch.manual_seed(seed)
+    """`small_cnn` with dropout; the same first weights for the same seed."""
+    torch.manual_seed(seed + SEED)
     return small_cnn(classes, dropout=0.1)
 
 
 def toy_set(count: int = 200, size: int = 16, seed: int = 0) -> ImageSet:
     """A small set of 20 classes."""
-    scenes = toy.draw(count, size, seed)
+    scenes = toy.draw(count, size, seed + SEED)
     return ImageSet(scenes.images, scenes.coarse, toy.COARSE, "toy-coarse", "train", "drawn", scenes.masks)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import small_net
+from conftest import SEED, small_net
 from matplotlib.figure import Figure
 from torch import nn
 
@@ -13,45 +13,68 @@ from helpers.attacks.audit_probe import Probe
 from helpers.data import Batches, ImageSet, toy
 from helpers.plotting import audit_curves
 
+pytestmark = pytest.mark.trains
 EPS, LARGE = 16 / 255, 32 / 255
 COUNT = 60
 
 
 def colours(count, seed):
     """Small scenes labelled by the colour of their object."""
-    scenes = toy.draw(count, 16, seed)
+    scenes = toy.draw(count, 16, seed + SEED)
     return ImageSet(scenes.images, scenes.attributes["colour"], tuple(toy.COLOURS), "colours")
 
 
-def taught(make_attack, epochs=8):
-    """A small network trained on attacked images."""
-    model = small_net(5)
+def taught(model, attack=None, epochs=8):
+    """`model` trained on images that are attacked if there is an attack."""
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    attack = make_attack(model)
     for epoch in range(epochs):
         for images, labels in Batches(colours(800, 0), 100, shuffle=True).epoch(epoch):
-            adv_images = attack(images, labels)
+            seen = attack(images, labels) if attack else images
             model.train()
             optimizer.zero_grad()
-            F.cross_entropy(model(adv_images), labels).backward()
+            F.cross_entropy(model(seen), labels).backward()
             optimizer.step()
     return model.eval()
 
 
+class Hues(nn.Module):
+    """Honest by construction, not by training: how red, yellow, blue, purple and white the pixels are, smoothly pooled.
+
+    A change of eps moves no hue of a pixel by more than 2 eps, and so no logit by more than `SCALE * 2 * eps`; the
+    gradient reaches every pixel, and nothing is hidden from an attack.
+    """
+
+    SCALE, SHARP = 20, 8
+
+    def forward(self, images):
+        r, g, b = images.unbind(1)
+        least, most = torch.minimum, torch.maximum
+        white = least(least(r, g), b) - 0.25  # a light ground is not yet white
+        hues = [r - most(g, b), least(r, g) - b, b - most(r, g), least(r, b) - g, white]
+        return self.SCALE * (self.SHARP * torch.stack(hues, 1)).flatten(2).exp().mean(2).log() / self.SHARP
+
+    @classmethod
+    def certain(cls, logits, labels, eps):
+        """bool `(N,)`: right under every change of at most eps."""
+        others = logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+        return logits.gather(1, labels[:, None])[:, 0] - others > cls.SCALE * 4 * eps
+
+
 @pytest.fixture(scope="module")
 def honest():
-    return taught(lambda model: PGD(model, EPS, EPS / 2, 3))
+    return Hues().eval()
 
 
 @pytest.fixture(scope="module")
 def undefended():
-    return taught(lambda model: FGSM(model, 0.0))
+    return taught(small_net(5))
 
 
 @pytest.fixture(scope="module")
 def collapsed():
     """Trained by plain FGSM: it learns to fool that one step, not to resist."""
-    return taught(lambda model: FGSM(model, 48 / 255), epochs=24)
+    model = small_net(5)
+    return taught(model, FGSM(model, 48 / 255), epochs=24)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +123,14 @@ def test_an_undefended_model_that_falls_altogether_passes_every_line(undefended,
     assert found.by_steps.loc[20, "attack"] == 0
     assert found.passed, found.table.to_string()
     assert found.table.verdict["gradient-free does not beat it"] == "not run"
+
+
+def test_no_attack_fells_what_nothing_can_fell(report, honest, batch):
+    """The curve never lies below the share of images that the construction of `Hues` makes certain."""
+    logits = honest(batch[0])
+    for eps, top1 in report.by_eps["attack"].items():
+        assert top1 >= Hues.certain(logits, batch[1], eps).double().mean()
+    assert 0.3 < Hues.certain(logits, batch[1], EPS / 2).double().mean() < 1
 
 
 def test_curves_equal_attacks_on_all_images(report, honest, batch):

@@ -78,6 +78,7 @@ def test_trades_refuses_an_attack_that_cannot_work(attack):
         TRADES(attack(small_net()))
 
 
+@pytest.mark.trains
 def test_fit_lowers_the_objective_and_counts_its_logits():
     model, seen = small_net(), []
 
@@ -108,6 +109,7 @@ def test_fit_refuses_an_attack_beside_an_objective():
         fit(model, Batches(toy_set(), 32), epochs=1, **options)
 
 
+@pytest.mark.trains
 def test_another_objective_is_another_training(tmp_path):
     trained = []
     for beta in (1.0, 2.0, 1.0):
@@ -190,6 +192,7 @@ def test_mixed_refuses_a_share_that_is_none():
         Mixed(FGSM(sure_net()), 1.5)
 
 
+@pytest.mark.trains
 def test_fit_counts_top5():
     torch.manual_seed(0)
     data, model = toy_set(40), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 20))

@@ -445,6 +445,7 @@ def right(model, images, labels):
 WEAK = 1.5 / 255  # here about half of the images stand
 
 
+@pytest.mark.trains
 def test_robust_accuracy_equals_torchattacks_restarts(trained, same_start):
     """Image by image, though fallen images are dropped between restarts and steps."""
     model, data = trained
@@ -483,6 +484,7 @@ def run_from(attack, starts, model, data, kept):
     return robust_accuracy(model, data, fixed(attack.model, **fields))
 
 
+@pytest.mark.trains
 def test_robust_accuracy_counts_forward_passes(trained):
     """Images that were wrong, or have fallen, cost nothing any more."""
     model, data = trained
@@ -495,6 +497,7 @@ def test_robust_accuracy_counts_forward_passes(trained):
     assert sum(seen) < len(data) + 0.3 * 30 * right_ones
 
 
+@pytest.mark.trains
 def test_robust_accuracy_of_a_transfer_attack_does_not_stop_early(trained):
     model, data = trained
     other = small_net(seed=1).eval()
@@ -509,6 +512,7 @@ def test_robust_accuracy_of_a_transfer_attack_does_not_stop_early(trained):
     assert (outcome.linf[~clean] == 0).all()
 
 
+@pytest.mark.trains
 def test_robust_accuracy_takes_any_callable_and_batches(trained):
     model, data = trained
     outcome = robust_accuracy(model, Batches(data, 40), lambda images, labels: images)
@@ -521,6 +525,7 @@ def test_robust_accuracy_takes_any_callable_and_batches(trained):
     assert robust_accuracy(model, Batches(data, 40), attack).l2.max() > 0
 
 
+@pytest.mark.trains
 def test_restarts_keep_the_worst(trained):
     model, data = trained
     images, labels = whole(data)
@@ -535,6 +540,7 @@ def test_restarts_keep_the_worst(trained):
     assert (gain > 1e-4).double().mean() > 0.5
 
 
+@pytest.mark.trains
 def test_early_stop_fells_at_least_what_the_last_step_fells(trained):
     model, data = trained
     images, labels = whole(data)
@@ -544,6 +550,7 @@ def test_early_stop_fells_at_least_what_the_last_step_fells(trained):
     assert not (right(model, stopped, labels) & ~right(model, last(images, labels), labels)).any()
 
 
+@pytest.mark.trains
 def test_worst_case_runs_each_attack_on_those_that_stand(trained):
     model, data = trained
     images, labels = whole(data)
@@ -571,6 +578,7 @@ def test_worst_case_runs_each_attack_on_those_that_stand(trained):
     assert worst_case(parts).stopping_early().attacks[1].early_stop
 
 
+@pytest.mark.trains
 def test_square_finds_what_has_no_gradient(trained):
     model, data = trained
     quantised = nn.Sequential(Quantise(), model)
@@ -587,6 +595,7 @@ class Quantise(nn.Module):
         return (images * 31).round() / 31
 
 
+@pytest.mark.trains
 def test_square_only_climbs(trained):
     model, data = trained
     images, labels = whole(data)

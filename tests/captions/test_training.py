@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import SEED
 
 from helpers.captions import training as captioning
 from helpers.captions.decoder import CaptionDecoder
@@ -26,7 +27,7 @@ RECIPE = Recipe(epochs=3, images=4, lr=1e-2, longest=8)
 
 def described(count=12, seed=0):
     """Images whose two regions of 4 cells tell their two words; two captions each."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(seed + SEED)
     kinds = random.integers(0, [3, 2], (count, 2))
     features = np.zeros((count, 4, 6), np.float16)
     features[np.arange(count), 0, kinds[:, 0]] = 3
@@ -36,7 +37,7 @@ def described(count=12, seed=0):
 
 
 def decoder(seed=0, dropout=0.2):
-    torch.manual_seed(seed)
+    torch.manual_seed(seed + SEED)
     return CaptionDecoder(len(VOCABULARY), 6, embed_dim=12, hidden_dim=16, dropout=dropout)
 
 
@@ -70,6 +71,7 @@ def test_features_and_captions_must_be_as_many():
         Described(described().features, described().captions[:-1], VOCABULARY)
 
 
+@pytest.mark.trains
 def test_it_learns_what_the_regions_say(tmp_path):
     model, history = trained(tmp_path, replace(RECIPE, epochs=15, label_smoothing=0.0, penalty=0.0))
     test = described(20, 2)
@@ -79,6 +81,7 @@ def test_it_learns_what_the_regions_say(tmp_path):
     assert bleu(said(write(model, np.roll(test.features, 1, 0)), VOCABULARY), test.captions, 1) < 0.8
 
 
+@pytest.mark.trains
 def test_the_best_epoch_is_chosen_by_free_captions(tmp_path, monkeypatch):
     scores = iter([0.1, 0.3, 0.2])
     weights = []
@@ -112,6 +115,7 @@ def test_validation_is_free_running_and_teacher_forced_where_it_says_so():
     assert row["val_loss"] == pytest.approx(-((nats * lengths).sum() / lengths.sum()).item(), rel=1e-5)
 
 
+@pytest.mark.trains
 def test_a_killed_training_ends_with_the_same_weights(tmp_path):
     code = (
         "import os, signal, sys; sys.path[:0] = sys.argv[4:]\n"
@@ -141,6 +145,7 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path):
     assert whole.stdout
 
 
+@pytest.mark.trains
 def test_the_callers_random_state_stays(tmp_path):
     model = decoder()
     before = torch.get_rng_state()
@@ -148,6 +153,7 @@ def test_the_callers_random_state_stays(tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.trains
 def test_the_callers_random_state_has_no_part(tmp_path):
     histories = []
     for seed in range(2):
@@ -157,6 +163,7 @@ def test_the_callers_random_state_has_no_part(tmp_path):
     assert histories[0].equals(histories[1])
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_half_precision_is_of_the_training_steps_only(tmp_path, monkeypatch, precision):
     seen, forward = [], CaptionDecoder.forward
@@ -189,6 +196,7 @@ def test_another_recipe_does_not_go_on_from_this_folder(tmp_path, capsys):
     assert weights_checksum(again) == weights_checksum(first) != weights_checksum(other)
 
 
+@pytest.mark.trains
 def test_a_loss_that_is_nan_stops(tmp_path):
     with pytest.raises(FloatingPointError, match="lower lr"):
         train_captioner(
@@ -203,6 +211,7 @@ def test_sampling_goes_from_one_to_a_half(schedule, half):
     assert schedule(1.0) == (1 if schedule is always_told else 0.5)
 
 
+@pytest.mark.trains
 def test_the_schedule_reaches_the_decoder(tmp_path, monkeypatch):
     seen, forward = [], CaptionDecoder.forward
 
@@ -233,6 +242,7 @@ def test_log_probabilities_are_those_of_the_search():
     assert (nats[words[:, 1:] == 0] == 0).all()
 
 
+@pytest.mark.trains
 def test_the_regions_taken_away_are_those_most_looked_at(tmp_path):
     model, _ = trained(tmp_path, replace(RECIPE, epochs=15, label_smoothing=0.0, penalty=0.0))
     test = described(30, 2)

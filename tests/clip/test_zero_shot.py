@@ -202,6 +202,7 @@ def learn_a_little(model: nn.Module, images: Tensor, lr: float) -> dict[str, Ten
     return before
 
 
+@pytest.mark.trains
 def test_lora_starts_as_the_base_model_and_merges(clip: Clip, zero_shot: ZeroShot, images: Tensor) -> None:
     model = with_lora(clip)
     with torch.no_grad():
@@ -223,6 +224,7 @@ def test_lora_starts_as_the_base_model_and_merges(clip: Clip, zero_shot: ZeroSho
     assert any("lora_" in name for name, _ in model.tower.named_parameters())  # the original is as it was
 
 
+@pytest.mark.trains
 def test_merged_weights_are_kept_as_safetensors(clip: Clip, images: Tensor, tmp_path) -> None:
     model = with_lora(clip)
     for _ in range(2):
@@ -256,6 +258,7 @@ def test_interpolated_weights(clip: Clip) -> None:
         interpolated(first, second, 1.5)
 
 
+@pytest.mark.trains
 def test_prompt_tokens_come_after_the_patches_and_learn_alone(clip: Clip, images: Tensor) -> None:
     model = adapted.tokens(ZeroShot(clip, class_vectors(clip, NAMES)).requires_grad_(False))
     pixels = model.pixels(images)
@@ -272,6 +275,7 @@ def test_prompt_tokens_come_after_the_patches_and_learn_alone(clip: Clip, images
         PromptedEmbeddings(nn.Identity(), 0, 4)
 
 
+@pytest.mark.trains
 def test_pixel_frame_leaves_the_inside_alone(clip: Clip, zero_shot: ZeroShot, images: Tensor) -> None:
     model = adapted.frame(ZeroShot(clip, class_vectors(clip, NAMES)).requires_grad_(False))
     with torch.no_grad():
@@ -291,6 +295,7 @@ def test_pixel_frame_leaves_the_inside_alone(clip: Clip, zero_shot: ZeroShot, im
         PixelFrame(8, 5)
 
 
+@pytest.mark.trains
 def test_the_learned_head_starts_as_logistic_regression(clip: Clip) -> None:
     generator = torch.Generator().manual_seed(3)
     labels = torch.arange(60) % 3
@@ -304,6 +309,7 @@ def test_the_learned_head_starts_as_logistic_regression(clip: Clip) -> None:
     assert model.head.weight.requires_grad
 
 
+@pytest.mark.trains
 def test_matching_trains_both_halves(clip: Clip, images: Tensor) -> None:
     ours = made_clip(image_size=32, patch_size=16)
     model = Matching(ours, NAMES)
@@ -316,6 +322,7 @@ def test_matching_trains_both_halves(clip: Clip, images: Tensor) -> None:
     assert changed >= {"text_model", "vision_model", "visual_projection", "text_projection", "logit_scale"}
 
 
+@pytest.mark.trains
 def test_every_method_takes_a_step_on_the_real_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     clip = made_clip()
     assert sum(p.numel() for p in clip.model.vision_model.parameters()) == 87_456_000  # ViT-B/32

@@ -94,6 +94,7 @@ def test_a_pretrained_resnet_keeps_everything_but_the_head(run, monkeypatch):
     assert model.network.fc.out_features == len(toy.train.classes)
 
 
+@pytest.mark.trains
 def test_a_rival_is_trained_and_loaded(run):
     trained = scenes.rival(run, "SimpleNet")
     again = scenes.rival(run, "SimpleNet")

@@ -55,6 +55,7 @@ def run(archive, monkeypatch):
     return Run("07_persian_captioning", "full")
 
 
+@pytest.mark.trains
 def test_from_the_archive_to_a_caption(run, tmp_path, capsys):
     data = captioners.corpus(run)
     assert data.sets[0].left_out == (f"line {2 * sum(COUNTS) + 1}: the image lost.png is missing",)
@@ -86,6 +87,7 @@ def test_from_the_archive_to_a_caption(run, tmp_path, capsys):
     assert capsys.readouterr().out.strip().endswith(" ".join(words))
 
 
+@pytest.mark.trains
 def test_a_second_start_trains_and_encodes_nothing(run, monkeypatch):
     first = captioners.captioner(run, "dot-product")
     monkeypatch.setattr("helpers.captions.features._write", lambda *args: pytest.fail("encoded again"))
@@ -95,6 +97,7 @@ def test_a_second_start_trains_and_encodes_nothing(run, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), again.model.parameters(), strict=True))
 
 
+@pytest.mark.trains
 def test_the_callers_random_state_stays(run):
     torch.manual_seed(5)
     before = torch.get_rng_state()

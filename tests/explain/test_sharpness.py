@@ -121,6 +121,7 @@ def trained_a_little(seed):
     return model
 
 
+@pytest.mark.trains
 def test_both_ends_of_a_line_are_the_two_models():
     one, other, batches = trained_a_little(0), trained_a_little(1), toy_batches()
     seen = landscape.loss_along(one, landscape.between(one, other), batches, [0.0, 0.5, 1.0])
@@ -190,6 +191,7 @@ def test_no_place_tried_lies_outside_of_the_ball():
     assert max(share) == pytest.approx(radius, rel=1e-3)
 
 
+@pytest.mark.trains
 def test_ascent_finds_more_than_chance_and_more_in_a_larger_ball():
     model, batches = trained_a_little(0), toy_batches()
     small, large = (landscape.sharpness(model, batches, radius, steps=6) for radius in (0.02, 0.1))

@@ -47,6 +47,7 @@ def run_script(*arguments):
     return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.trains
 def test_killed_in_mid_epoch_and_resumed_ends_with_the_same_weights(tmp_path):
     straight = run_script(tmp_path / "straight")
     assert straight.returncode == 0, straight.stderr
@@ -58,6 +59,7 @@ def test_killed_in_mid_epoch_and_resumed_ends_with_the_same_weights(tmp_path):
     assert len(json.loads(straight.stdout.split(maxsplit=1)[1])["epoch"]) == 4
 
 
+@pytest.mark.trains
 def test_resuming_a_finished_training_runs_nothing(tmp_path):
     first, history = train_resumable(tmp_path / "done")
     again, read = train_resumable(tmp_path / "done", kill_at=0)  # would kill this process at its first step
@@ -65,6 +67,7 @@ def test_resuming_a_finished_training_runs_nothing(tmp_path):
     assert history.to_json() == read.to_json()
 
 
+@pytest.mark.trains
 def test_two_processes_train_as_one(tmp_path):
     found = {}
     for number in ("1", "2"):
@@ -154,6 +157,7 @@ def test_what_a_state_says_of_its_machine(tmp_path):
         assert saved_run(tmp_path / name)["ran"] == here
 
 
+@pytest.mark.trains
 def test_best_weights_are_those_of_the_best_epoch(tmp_path):
     class Rising(nn.Module):
         """Answers class `w`; the optimiser below lets w run 1, 2, 3: right for the images only in the middle."""
@@ -175,6 +179,7 @@ def test_best_weights_are_those_of_the_best_epoch(tmp_path):
     assert model.w == 3
 
 
+@pytest.mark.trains
 def test_a_small_cnn_learns_the_toy_world():
     """Above 80 % on 100 classes after five passes; bench/training.py measures in what time."""
     model = small_net(classes=100)
@@ -185,6 +190,7 @@ def test_a_small_cnn_learns_the_toy_world():
     assert evaluate(model, Batches(load("toy", "test"), 500)).top1 > 0.8
 
 
+@pytest.mark.trains
 def test_step_equals_plain_pytorch():
     """One epoch of `fit` is one epoch of the loop everybody writes."""
     model, twin = small_net(), small_net()
@@ -206,6 +212,7 @@ def test_step_equals_plain_pytorch():
     assert history.train_loss.tolist() == pytest.approx([sum(losses[:3]) / 3, sum(losses[3:]) / 3])
 
 
+@pytest.mark.trains
 def test_attack_replaces_the_training_images_and_is_measured():
     seen = []
 
@@ -222,6 +229,7 @@ def test_attack_replaces_the_training_images_and_is_measured():
     assert history.val_top1.tolist() == pytest.approx([clean.top1])
 
 
+@pytest.mark.trains
 def test_several_validation_sets():
     names = {"val": Batches(toy_set(40, seed=1), 40), "other": Batches(toy_set(60, seed=2), 40)}
     model, history = quick(val=names, monitor="other_top1")
@@ -253,6 +261,7 @@ def test_eval_mode_is_restored_after_an_error():
     assert [module.training for module in model.modules()] == before
 
 
+@pytest.mark.trains
 def test_fit_leaves_the_global_generator_alone():
     model = small_net()
     torch.manual_seed(1)
@@ -262,6 +271,7 @@ def test_fit_leaves_the_global_generator_alone():
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.trains
 def test_nan_stops_the_training_and_keeps_the_last_good_state(tmp_path):
     calls = []
 
@@ -298,6 +308,7 @@ except CheckpointError as error:
 """
 
 
+@pytest.mark.trains
 def test_full_disk_keeps_the_previous_checkpoint(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, tmp_path / "run", TESTS, TESTS / "training"],
@@ -330,6 +341,7 @@ def test_evaluation_counts():
     assert result.top1 == 0.75
 
 
+@pytest.mark.trains
 def test_each_training_in_a_process_has_its_own_precision():
     seen = []
 
