@@ -10,7 +10,8 @@ PYTHON := $(shell for p in python3.12 python3.13 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(not (3, 12) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 
 # Where the tested notebooks write, so that a test run changes no committed file.
-NBENV := PROFILE=toy HF_HUB_OFFLINE=1 TQDM_DISABLE=1 OUTPUT_DIR=$(CURDIR)/build/nbval CHECKPOINT_DIR=$(CURDIR)/build/nbval/checkpoints
+NBENV := PROFILE=toy HF_HUB_OFFLINE=1 TQDM_DISABLE=1 OUTPUT_DIR="$(CURDIR)/build/nbval" \
+         CHECKPOINT_DIR="$(CURDIR)/build/nbval/checkpoints"
 
 .PHONY: help env run test lint unit nbtest test-portable lab notebook reports golden bench clean
 
@@ -58,7 +59,7 @@ test-portable: env
 # Lax: every cell must run; cells tagged nbval-check-output must print what the committed notebook shows.
 nbtest: env
 	@rm -rf build/nbval
-	$(NBENV) $(BIN)/python -m pytest -c tests/nbval.ini --rootdir . --nbval-lax --nbval-current-env --nbval-cell-timeout 900 notebooks
+	$(NBENV) $(BIN)/python -m pytest -c tests/nbval.ini --rootdir . --nbval-lax --nbval-current-env --nbval-cell-timeout 900 notebooks/*.ipynb
 	$(NBENV) $(BIN)/python -m pytest tests/after_nbval
 
 lab: env

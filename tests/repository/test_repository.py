@@ -67,7 +67,7 @@ def test_readme_names_targets_that_exist():
     assert {"run", "test"} <= named <= targets
 
 
-@pytest.mark.parametrize("module", ["helpers.course.run_all", "helpers.course.reports"])
+@pytest.mark.parametrize("module", ["helpers.course.run_all", "helpers.course.reports", "helpers.course.submission"])
 def test_command_lines_have_help(module):
     done = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0
