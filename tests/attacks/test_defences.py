@@ -136,6 +136,7 @@ def learnt(run, lr, epochs=1):
     return recipes.load_or_train(run, recipes.NOTEBOOK, "net", model, train), bool(steps)
 
 
+@pytest.mark.trains
 def test_a_finished_training_is_loaded_only_for_the_settings_it_had(capsys):
     run = Run("03_attacks_and_defense", "toy")
     first, trained = learnt(run, 0.01)

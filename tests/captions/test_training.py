@@ -184,6 +184,7 @@ def test_no_other_precision(tmp_path):
         train_captioner(decoder(), described(), described(), RECIPE, tmp_path, precision="fp16")
 
 
+@pytest.mark.trains
 def test_another_recipe_does_not_go_on_from_this_folder(tmp_path, capsys):
     first, _ = trained(tmp_path / "run")
     other, history = trained(tmp_path / "run", replace(RECIPE, truth=linear))

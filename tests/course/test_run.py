@@ -156,6 +156,7 @@ def finished(run, tmp_path):
     return json.loads((tmp_path / f"output_dir/results/{run.notebook}.toy.json").read_text())
 
 
+@pytest.mark.trains
 def test_results_say_how_each_training_really_ran(tmp_path):
     run = Run("some", "toy")
     history = learn(run)
@@ -184,6 +185,7 @@ def test_results_say_how_each_training_really_ran(tmp_path):
     assert finished(other, tmp_path)["trainings"] == {"some/net": expected}
 
 
+@pytest.mark.trains
 def test_what_an_older_training_did_not_record_is_said(tmp_path):
     learn(Run("some", "toy"))
     (path,) = (tmp_path / "checkpoint_dir/some.toy/net").glob("epoch_*/run.json")
@@ -195,6 +197,7 @@ def test_what_an_older_training_did_not_record_is_said(tmp_path):
     assert {key for key, value in found.items() if value == "not recorded"} == {"device", "threads", "processes"}
 
 
+@pytest.mark.trains
 def test_only_the_training_that_was_used_counts(tmp_path):
     learn(Run("some", "toy"), lr=0.1)
     run = Run("some", "toy")

@@ -98,6 +98,7 @@ def best_of(folder):
     return weights_checksum(load_weights(small_net(), folder / "best.safetensors"))
 
 
+@pytest.mark.trains
 def test_other_settings_train_anew_in_another_folder(tmp_path, capsys):
     asked, rates = tmp_path / "run", (0.05, 5.0, 0.01)
     first, _ = quick(folder=asked)
@@ -126,12 +127,14 @@ def never_called(loss):
     return wrapped
 
 
+@pytest.mark.trains
 def test_another_start_is_another_training(tmp_path, capsys):
     quick(folder=tmp_path / "run")
     quick(small_net(seed=1), folder=tmp_path / "run")
     assert "so run-2 is used: start " in capsys.readouterr().out
 
 
+@pytest.mark.trains
 def test_a_training_keeps_its_weights_when_another_of_its_name_begins_meanwhile(tmp_path):
     class Beginning(torch.optim.SGD):
         """In its second epoch another training with the same name, but other settings, runs from start to end."""
@@ -149,6 +152,7 @@ def test_a_training_keeps_its_weights_when_another_of_its_name_begins_meanwhile(
     assert weights_checksum(model) == best_of(tmp_path / "run")
 
 
+@pytest.mark.trains
 def test_what_a_state_says_of_its_machine(tmp_path):
     quick(folder=tmp_path / "run")
     TrainingFolder(tmp_path / "other", {}).save(1, small_net(), {}, [], best=True)
@@ -368,6 +372,7 @@ def test_the_signature_names_every_option():
         quick(epoch=1)
 
 
+@pytest.mark.trains
 def test_a_folder_written_by_an_earlier_version_goes_on(tmp_path):
     """Keys and values of `run.json` and the state's `scaler` as they were written when Accelerate scaled the loss."""
     model, data = small_net(), toy_set(96)
@@ -401,6 +406,7 @@ def large_loss(stop=None):
     return loss
 
 
+@pytest.mark.trains
 def test_fp16_finds_its_scale_and_a_resumed_training_keeps_it(tmp_path):
     def train(name, stop=None):
         model = small_net(20)
@@ -420,6 +426,7 @@ def test_fp16_finds_its_scale_and_a_resumed_training_keeps_it(tmp_path):
     assert state["scheduler"]["last_epoch"] == 6 - skipped
 
 
+@pytest.mark.trains
 def test_the_model_computes_in_float32_again_after_an_error():
     model = small_net(20)
     with pytest.raises(KeyboardInterrupt):
