@@ -14,8 +14,8 @@ from types import ModuleType, SimpleNamespace
 import nbformat
 import pytest
 from conftest import ROOT
+from IPython.core.history import HistoryManager
 from IPython.core.interactiveshell import InteractiveShell
-from traitlets.config import Config
 
 from helpers.course import colab
 from helpers.course.code_hash import NOT_COUNTED, SHELL, notebook_hash
@@ -143,8 +143,8 @@ def fake_shell(folder, monkeypatch):
         (folder / name).write_text(note + ("mkdir course\n" if name == "git" else ""))
         (folder / name).chmod(0o755)
     path = f"{folder}:{os.environ['PATH']}"
-    config = Config(HistoryManager={"enabled": False})
-    shell = InteractiveShell(config=config, ipython_dir=str(folder / "ipython"))
+    monkeypatch.setattr(HistoryManager.enabled, "default_value", False)
+    shell = InteractiveShell(ipython_dir=str(folder / "ipython"))
 
     def system(command):
         command = shell.var_expand(command, depth=1)
