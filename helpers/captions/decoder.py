@@ -113,7 +113,7 @@ class CaptionDecoder(nn.Module):
 
     def start(self, regions: Tensor) -> State:
         """The state before the first word: hidden and cell from the mean region; the regions as read, their keys."""
-        where = places(regions.shape[1]).to(regions).expand(len(regions), -1, -1)
+        where = positions(regions.shape[1]).to(regions).expand(len(regions), -1, -1)
         regions = self.read(torch.cat([regions, where], 2))  # (N, R, H): narrower, of one scale whatever the encoder
         hidden, cell = self.first(regions.mean(1)).tanh().chunk(2, 1)
         return hidden, cell, self.attention.keys(regions), regions
@@ -171,7 +171,7 @@ class CaptionDecoder(nn.Module):
         return looks.flatten(0, 1), (looks @ regions).flatten(0, 1)
 
 
-def places(regions: int) -> Tensor:
+def positions(regions: int) -> Tensor:
     """Where each region of a square grid lies: `(R, 2)`, x and y from -1 to 1, row by row (0 for a single region).
 
     Attention forgets which region it took its content from; with these, content says where it was (Liu et al. 2018,

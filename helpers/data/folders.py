@@ -138,10 +138,10 @@ def decode_image(data: bytes, shown: str, size: int | None = None) -> np.ndarray
             image = image.convert("RGB")
     except (UnidentifiedImageError, OSError, ValueError) as error:
         raise DataError(f"{shown} is not an image that can be read ({error}): delete it or get it again") from error
-    return np.asarray(image if size is None else fit(image, size))
+    return np.asarray(image if size is None else to_square(image, size))
 
 
-def fit(image: Image.Image, size: int) -> Image.Image:
+def to_square(image: Image.Image, size: int) -> Image.Image:
     """Shorter side to `size`, then the middle `size` x `size` pixels: shapes keep their proportions."""
     scale = size / min(image.size)
     image = image.resize(

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .folders import DataError, filled, fit
+from .folders import DataError, filled, to_square
 from .images import ImageSet
 
 LABEL = {"cifar10": b"labels", "cifar100": b"fine_labels"}
@@ -70,7 +70,7 @@ def _read(folder: Path, name: str, split: str, size: int | None) -> ImageSet:
 
 
 def _resized(image: Tensor, size: int) -> np.ndarray:
-    return np.asarray(fit(Image.fromarray(image.permute(1, 2, 0).numpy()), size))
+    return np.asarray(to_square(Image.fromarray(image.permute(1, 2, 0).numpy()), size))
 
 
 def _checked(folder: Path, file: str, md5: str, name: str) -> Path:

@@ -10,7 +10,7 @@ from helpers.captions.decoder import (
     DotAttention,
     caption_loss,
     looks_of_beams,
-    places,
+    positions,
 )
 from helpers.captions.search import beam_search, greedy
 
@@ -152,10 +152,10 @@ def test_the_searches_run_on_it(kind):
 
 
 def test_places_are_x_and_y_row_by_row():
-    assert places(4).tolist() == [[-1, -1], [1, -1], [-1, 1], [1, 1]]
-    assert places(1).tolist() == [[0, 0]]
+    assert positions(4).tolist() == [[-1, -1], [1, -1], [-1, 1], [1, 1]]
+    assert positions(1).tolist() == [[0, 0]]
     with pytest.raises(ValueError, match="square grid, got 6"):
-        places(6)
+        positions(6)
 
 
 def test_padding_has_no_part_in_the_loss():
