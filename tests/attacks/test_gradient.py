@@ -421,15 +421,17 @@ def test_eot_averages_the_gradient_of_a_random_model():
 
 @pytest.fixture(scope="module")
 def trained():
-    """A small network that knows the toy world, and some images it mostly gets right."""
-    data = toy_set(600)
+    """A small network that knows its training images, and some of these."""
+    data, epochs = toy_set(600), 16
     model = small_net()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for epoch in range(10):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=6 * epochs)
+    for epoch in range(epochs):
         for images, labels in Batches(data, 100, shuffle=True).epoch(epoch):
             optimizer.zero_grad()
             F.cross_entropy(model(images), labels).backward()
             optimizer.step()
+            schedule.step()
     return model.eval(), data[:96]
 
 
@@ -442,7 +444,7 @@ def right(model, images, labels):
         return model(images).argmax(1) == labels
 
 
-WEAK = 1.5 / 255  # here about half of the images stand
+WEAK = 3 / 255  # here about half of the images stand
 
 
 @pytest.mark.trains
@@ -564,7 +566,8 @@ def test_worst_case_runs_each_attack_on_those_that_stand(trained):
             sizes.append(len(x))
             return self.attack(x, y)
 
-    parts = [FGSM(model, WEAK), PGD(model, 1.5 * WEAK, WEAK / 4, 8), Square(model, WEAK, 20)]  # the second fells more
+    # the second fells more
+    parts = [FGSM(model, WEAK), PGD(model, 1.5 * WEAK, WEAK / 4, 8, random_start=False), Square(model, WEAK, 20)]
     both = worst_case([Counting(a) for a in parts])
     stands = right(model, both(images, labels), labels)
     assert sizes[0] == len(images) > sizes[1] > sizes[2] > 0
@@ -574,7 +577,7 @@ def test_worst_case_runs_each_attack_on_those_that_stand(trained):
     with pytest.raises(ValueError, match="same model"):
         worst_case([FGSM(model), FGSM(small_net())])
     outcome = robust_accuracy(model, [(images, labels)], worst_case(parts))
-    assert outcome.top1 <= stands.double().mean() + 0.02
+    assert outcome.top1 <= stands.double().mean() + 0.05  # the few tries of Square differ
     assert worst_case(parts).stopping_early().attacks[1].early_stop
 
 
@@ -584,7 +587,7 @@ def test_square_finds_what_has_no_gradient(trained):
     quantised = nn.Sequential(Quantise(), model)
     images, labels = whole(data)
     pgd = robust_accuracy(quantised, [(images, labels)], PGD(quantised, 8 / 255, random_start=False))
-    square = robust_accuracy(quantised, [(images, labels)], Square(quantised, 8 / 255, 150, generator=seeded()))
+    square = robust_accuracy(quantised, [(images, labels)], Square(quantised, 8 / 255, 300, generator=seeded()))
     assert pgd.top1 == pgd.clean_top1  # no gradient, no step
     assert square.top1 < 0.8 * square.clean_top1
     assert square.linf.max() <= 8 / 255 + 1e-6

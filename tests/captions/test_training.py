@@ -73,12 +73,16 @@ def test_features_and_captions_must_be_as_many():
 
 @pytest.mark.trains
 def test_it_learns_what_the_regions_say(tmp_path):
-    model, history = trained(tmp_path, replace(RECIPE, epochs=15, label_smoothing=0.0, penalty=0.0))
+    _, history = trained(tmp_path, replace(RECIPE, epochs=40, label_smoothing=0.0, penalty=0.0))
     test = described(20, 2)
-    assert history.val_loss.iloc[-1] < 0.6 * history.val_loss.iloc[0]
-    words = said(write(load_weights(model, tmp_path / "best.safetensors"), test.features), VOCABULARY)
-    assert bleu(words, test.captions, 1) > 0.9
-    assert bleu(said(write(model, np.roll(test.features, 1, 0)), VOCABULARY), test.captions, 1) < 0.8
+    assert history.val_loss.iloc[-1] < 0.5 * history.val_loss.iloc[0]
+    best = load_weights(decoder(1), tmp_path / "best.safetensors")
+    own, others = (
+        bleu(said(write(best, features), VOCABULARY), test.captions, 1)
+        for features in (test.features, np.roll(test.features, 1, 0))
+    )
+    assert own > 0.6
+    assert own > others + 0.2
 
 
 @pytest.mark.trains
