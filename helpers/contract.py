@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import TqdmWarning
 
-with warnings.catch_warnings():  # a notebook without ipywidgets gets a bar of text, and no advice
-    warnings.simplefilter("ignore", TqdmWarning)
-    from tqdm.auto import tqdm as tqdm
+if os.environ.get("TQDM_DISABLE", "0") not in ("", "0"):  # tqdm's bar for notebooks does not heed it
+    from tqdm import tqdm as tqdm
+else:
+    with warnings.catch_warnings():  # a notebook without ipywidgets gets a bar of text, and no advice
+        warnings.simplefilter("ignore", TqdmWarning)
+        from tqdm.auto import tqdm as tqdm
 
 
 def project_root() -> Path:
