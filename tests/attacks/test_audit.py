@@ -14,8 +14,9 @@ from helpers.data import Batches, ImageSet, toy
 from helpers.plotting import audit_curves
 
 pytestmark = pytest.mark.trains
-EPS, LARGE = 16 / 255, 32 / 255
+EPS, LARGE = 16 / 255, 24 / 255
 COUNT = 60
+SURE = {"steps": 20, "restarts": 3}
 
 
 def colours(count, seed):
@@ -80,8 +81,8 @@ def verdict(check, batch, attack, transfer_from=None):
 
 @pytest.fixture(scope="module")
 def report(honest, undefended, batch):
-    """At a budget that fells most images, but not all."""
-    return audit(honest, *batch, pgd(honest, LARGE, steps=20), transfer_from=undefended)
+    """At a budget that fells many images, but not all; with restarts, so that more of them find hardly anything."""
+    return audit(honest, *batch, pgd(honest, LARGE, **SURE), transfer_from=undefended)
 
 
 def test_an_honest_model_passes_every_line(report):
@@ -123,10 +124,10 @@ def test_no_attack_fells_what_nothing_can_fell(report, honest, batch):
 def test_curves_equal_attacks_on_all_images(report, honest, batch):
     """What `_chain` leaves out would have changed nothing."""
     for eps in (LARGE / 2, 2 * LARGE):
-        whole = robust_accuracy(honest, [batch], pgd(honest, eps, steps=20)).top1
+        whole = robust_accuracy(honest, [batch], pgd(honest, eps, **SURE)).top1
         assert report.by_eps.loc[eps, "attack"] == pytest.approx(whole, abs=0.06)
     for steps in (1, 50):
-        whole = robust_accuracy(honest, [batch], pgd(honest, LARGE, steps=steps)).top1
+        whole = robust_accuracy(honest, [batch], pgd(honest, LARGE, **SURE | {"steps": steps})).top1
         assert report.by_steps.loc[steps, "attack"] == pytest.approx(whole, abs=0.06)
 
 
@@ -237,7 +238,7 @@ FAULTS = [
     ("gradients are not zero", "honest", saturated, {}),
     ("outputs are logits", "honest", cosine, {}),
     ("gradients are not zero", "honest", quantised, {}),
-    ("gradient-free does not beat it", "undefended", quantised, {}),
+    ("gradient-free does not beat it", "honest", quantised, {"eps": LARGE}),
     ("attack beats random noise", "undefended", quantised, {"eps": 64 / 255} | ONE_START),
     ("accuracy falls to 0 as eps grows", "honest", quantised, ONE_START),
     ("forward is deterministic", "honest", noisy, {}),
