@@ -41,17 +41,16 @@ def cifar10(public: Path) -> Iterator[Source]:
     """Training and test images by their names in torchvision's files, as PNG (lossless)."""
     from torchvision.datasets import CIFAR10
 
-    from helpers.data.public import _checked, _unpickled
+    from helpers.data.public import checked, unpickled
 
-    classes = CLASSES
     for file, md5 in [*CIFAR10.train_list, *CIFAR10.test_list]:
         pixels = np.empty((10_000, 3, 32, 32), np.uint8)
-        batch = _unpickled(_checked(public / CIFAR10.base_folder, file, md5, "cifar10"), pixels)
+        batch = unpickled(checked(public / CIFAR10.base_folder, file, md5, "cifar10"), pixels)
         split = "test" if file == "test_batch" else "train"
         for name, label, image in zip(batch[b"filenames"], batch[b"labels"], pixels, strict=False):
             png = io.BytesIO()
             Image.fromarray(image.transpose(1, 2, 0)).save(png, "PNG")
-            yield f"{split}/{classes[label]}/{Path(name.decode()).stem}", png.getvalue()
+            yield f"{split}/{CLASSES[label]}/{Path(name.decode()).stem}", png.getvalue()
 
 
 def miniplaces_key(path: Path) -> str:

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from torch import Tensor
-from tqdm import tqdm
 
+from ..contract import tqdm
 from ..data.folders import DataError
 from ..training.checkpoints import CheckpointError, checkpoint_root, replacing
 from .captioner import FILE, Captioner, read_image

@@ -24,7 +24,11 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     """The code cells that hold something."""
-    return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    return [cell for cell in notebook.cells if _is_code(cell)]
+
+
+def _is_code(cell: NotebookNode) -> bool:
+    return cell.cell_type == "code" and bool(cell.source.strip())
 
 
 def read(path: Path | str) -> NotebookNode:
@@ -130,7 +134,7 @@ def executed(
     with client.setup_kernel(env=environment or dict(os.environ)):
         for index, cell in enumerate(notebook.cells):
             client.execute_cell(cell, index, execution_count=client.code_cells_executed + 1)
-            if cell in code_cells(notebook):
+            if _is_code(cell):
                 yield cell
 
 

@@ -50,6 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
         tqdm.write(
             f"Open {os.path.relpath(write_index(options.output, options.profile, results))} in a browser to see them."
         )
+    for path, _, error in results if len(results) > 1 else []:  # once more at the end, where one looks first
+        if error is not None:
+            tqdm.write(f"{path.stem} FAILED: {error}")
     return sum(error is not None for _, _, error in results)
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from ..contract import tqdm
 from .folders import DataError, Read, decode_image, filled
 from .images import ImageSet
 from .public import temporary_folder

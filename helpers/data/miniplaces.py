@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import torch
-from tqdm import tqdm
 
+from ..contract import tqdm
 from .folders import DataError, decode_files
 from .images import ImageSet
 from .public import temporary_folder

@@ -57,15 +57,15 @@ def _read(folder: Path, name: str, split: str, size: int | None) -> ImageSet:
     """Read without torchvision's class, which holds the set three times over."""
     kind = _torchvision_class(name)
     entries = kind.train_list if split == "train" else kind.test_list
-    files = [_checked(folder, *entry, name) for entry in [*entries, (kind.meta["filename"], kind.meta["md5"])]]
+    files = [checked(folder, *entry, name) for entry in [*entries, (kind.meta["filename"], kind.meta["md5"])]]
     pixels = np.empty((sum(file.stat().st_size for file in files) // 3_072, 3_072), np.uint8)  # names need a few rows
     labels: list[int] = []
     for file in files[:-1]:
-        labels += _unpickled(file, pixels[len(labels) :])[LABEL[name]]
+        labels += unpickled(file, pixels[len(labels) :])[LABEL[name]]
     images = torch.from_numpy(pixels[: len(labels)]).view(-1, 3, 32, 32)
     if size is not None:
         images = filled(images, len(images), lambda image: _resized(image, size), f"{name}/{split}")
-    classes = tuple(label.decode() for label in _unpickled(files[-1], pixels[:0])[kind.meta["key"].encode()])
+    classes = tuple(label.decode() for label in unpickled(files[-1], pixels[:0])[kind.meta["key"].encode()])
     return ImageSet(images, torch.tensor(labels), classes, name, split, "torchvision files")
 
 
@@ -73,7 +73,8 @@ def _resized(image: Tensor, size: int) -> np.ndarray:
     return np.asarray(to_square(Image.fromarray(image.permute(1, 2, 0).numpy()), size))
 
 
-def _checked(folder: Path, file: str, md5: str, name: str) -> Path:
+def checked(folder: Path, file: str, md5: str, name: str) -> Path:
+    """One of torchvision's files. DataError: it is missing, or has another MD5."""
     from torchvision.datasets.utils import check_integrity
 
     if not check_integrity(folder / file, md5):
@@ -81,7 +82,8 @@ def _checked(folder: Path, file: str, md5: str, name: str) -> Path:
     return folder / file
 
 
-def _unpickled(path: Path, pixels: np.ndarray) -> dict[bytes, list]:
+def unpickled(path: Path, pixels: np.ndarray) -> dict[bytes, list]:
+    """What a file of CIFAR holds; its pixels are read into the rows of `pixels`, uint8."""
     with path.open("rb") as file:
         return _Unpickler(_File(file, pixels), encoding="bytes").load()
 

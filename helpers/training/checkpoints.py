@@ -17,9 +17,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
-from tqdm import tqdm
 
-from ..contract import project_root
+from ..contract import project_root, tqdm
 
 BEST = "best.safetensors"  # in a training's folder: the weights of its best epoch
 
@@ -162,7 +161,7 @@ class TrainingFolder:
             temporary.mkdir(parents=True)
             _write(weights, temporary / "model.safetensors")
             torch.save(state, temporary / "state.pt")
-            run = {"settings": self.settings, "history": history, "ran": ran or _ran(model)}
+            run = {"settings": self.settings, "history": history, "ran": ran or ran_on(next(model.parameters()).device)}
             (temporary / "run.json").write_text(json.dumps(run, indent=1))
         for old in self._saved()[:-1]:
             shutil.rmtree(old, ignore_errors=True)
@@ -203,6 +202,7 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _ran(model: nn.Module) -> dict[str, Any]:
-    device = next(model.parameters()).device.type
-    return {"device": device, "threads": torch.get_num_threads() if device == "cpu" else None, "processes": 1}
+def ran_on(device: torch.device, processes: int = 1) -> dict[str, Any]:
+    """On what a training runs: a fact about the run, not a setting of it."""
+    threads = torch.get_num_threads() if device.type == "cpu" else None
+    return {"device": device.type, "threads": threads, "processes": processes}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from .checkpoints import ran_on
 from .evaluation import Objective
 
 HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -97,9 +98,8 @@ class Step:
         self.scaler.load_state_dict(state["scaler"])
 
     def ran(self) -> dict[str, Any]:
-        """On what this training runs: a fact about the run, not a setting of it."""
-        threads = torch.get_num_threads() if self.device.type == "cpu" else None
-        return {"device": self.device.type, "threads": threads, "processes": self.shard[1]}
+        """On what this training runs."""
+        return ran_on(self.device, self.shard[1])
 
 
 def plain_state(scheduler: LRScheduler) -> dict[str, Any]:

@@ -242,3 +242,37 @@ def test_hash_ignores_what_does_not_run():
     assert code_hash(code) == code_hash(["import torch", "  \n", "# parameters\nPROFILE = 'lite'", "x = 1"])
     assert code_hash(code) != code_hash(["import torch", "x = 2"])
     assert code_hash(["a", "b"]) != code_hash(["b", "a"]) != code_hash(["a\nb"])
+
+
+@pytest.mark.parametrize(
+    "silent",
+    [
+        "import torch",
+        "from helpers.attacks import (\n    FGSM,\n    PGD,  # two of them\n)",
+        "if x:\n    import os",
+        "run.save_model('clean', model, 'resnet18', dict(classes=len(x)), {'lr': lr})",
+        "# setup: anything\n!pip install x\ny = 3",
+    ],
+)
+def test_hash_leaves_out_what_changes_no_result(silent):
+    if silent.startswith("if"):  # the condition counts, what it imports does not
+        assert code_hash(["if x:\n    y = 1", silent]) == code_hash(
+            ["if x:\n    y = 1", "if x:\n    from os import path"]
+        )
+    else:
+        assert code_hash(["y = 1", silent]) == code_hash(["y = 1"])
+
+
+@pytest.mark.parametrize(
+    "telling",
+    [
+        "import torch; y = 2",
+        "run.save_model('clean', train(), 'resnet18', {}, {})",  # what it saves is computed there
+        "z = run.save_model('clean', model, 'resnet18', {}, {})",
+        "other.save_model('clean', model, 'resnet18', {}, {})",
+        "!pip install x",
+        "text = 'import torch'",
+    ],
+)
+def test_hash_counts_the_rest(telling):
+    assert code_hash(["y = 1", telling]) != code_hash(["y = 1"])

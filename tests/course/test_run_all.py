@@ -113,6 +113,12 @@ def test_a_failure_tells_all_and_keeps_its_traceback(root, capsys):
     assert not log.exists()
 
 
+def test_failures_are_the_last_thing_said(root, capsys):
+    write(root, "01_first", "raise ValueError('no data here')")
+    assert run_all.main(["--profile", "toy"]) == 1
+    assert "01_first FAILED: ValueError: no data here" in "\n".join(capsys.readouterr().out.splitlines()[-2:])
+
+
 def test_ctrl_c_ends_the_kernel_and_all_notebooks(root):
     mark = root / "kernel"
     write(root, "01_first", f"import os, time; open({str(mark)!r}, 'w').write(str(os.getpid())); time.sleep(100)")

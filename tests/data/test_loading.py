@@ -81,7 +81,7 @@ def test_a_pickle_runs_nothing(tmp_path):
             return os.mkdir, (str(tmp_path / "made"),)
 
     write_pickle(tmp_path / "evil", {b"labels": Evil()})
-    public._unpickled(tmp_path / "evil", np.empty(0, np.uint8))
+    public.unpickled(tmp_path / "evil", np.empty(0, np.uint8))
     assert not (tmp_path / "made").exists()
 
 

@@ -1,9 +1,13 @@
 """Networks: sizes as the assignments give them, normalisation inside."""
 
+from copy import deepcopy
+
 import pytest
 import torch
+from torch import nn
 
 from helpers.models import Normalize, normalized, resnet18, small_cnn
+from helpers.models.resnet import OnePositionConv2d, skip_idle_taps
 from helpers.models.small import LAST_CONV
 
 
@@ -23,6 +27,48 @@ def test_stems(stem, side):
 def test_unknown_stem():
     with pytest.raises(ValueError, match="imagenet, half, small"):
         resnet18(10, "tiny")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "padding", "stride", "height", "width", "skips"),
+    [
+        (3, 1, 1, 1, 1, True),  # the last stage of a ResNet-18 on 32 px
+        (3, 1, 2, 2, 2, True),
+        (3, 1, 2, 1, 2, True),
+        (7, 3, 2, 2, 1, True),
+        (3, 0, 1, 3, 3, True),
+        (1, 0, 1, 1, 1, True),
+        (3, 1, 1, 2, 2, False),  # four positions
+        (3, 1, 2, 3, 3, False),
+        (3, 2, 9, 2, 2, False),  # the only window does not reach the whole image
+    ],
+)
+def test_skipped_taps_change_neither_outputs_nor_gradients(kernel, padding, stride, height, width, skips, monkeypatch):
+    torch.manual_seed(0)
+    plain = nn.Conv2d(4, 5, kernel, stride, padding).double()
+    ours, images = skip_idle_taps(deepcopy(plain)), torch.rand(2, 4, height, width, dtype=torch.float64)
+    found = []
+    for layer in (plain, ours):
+        own = images.clone().requires_grad_()
+        out = layer(own)
+        found.append([out, *torch.autograd.grad(out.pow(2).sum(), [own, *layer.parameters()])])
+    assert type(ours) is OnePositionConv2d
+    for ours_is, plain_is in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(ours_is, plain_is, rtol=0, atol=1e-12)
+    monkeypatch.setattr(nn.Conv2d, "forward", lambda *args: pytest.fail("multiplied padding"))
+    if skips:
+        ours(images)
+    else:
+        with pytest.raises(pytest.fail.Exception):
+            ours(images)
+
+
+def test_only_plain_convolutions_skip():
+    kept = [nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 4, 3, dilation=2), nn.Conv2d(4, 4, 3, padding="same"),
+            nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), nn.ConvTranspose2d(4, 4, 3)]  # fmt: skip
+    network = skip_idle_taps(nn.Sequential(*kept, resnet18(10)))
+    assert [type(layer) for layer in network[:-1]] == [nn.Conv2d] * 4 + [nn.ConvTranspose2d]
+    assert all(type(layer) is not nn.Conv2d for layer in network[-1].modules())
 
 
 def test_small_cnn_keeps_a_quarter_of_the_side():

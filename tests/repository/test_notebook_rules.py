@@ -7,11 +7,12 @@ import re
 import pytest
 from conftest import ROOT
 
+from helpers.course.code_hash import SHELL
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LONGEST_LINE = 120
 NEXT = 3  # code cells after a mechanism, in which it has to be proven equal
 SHORTEST, LONGEST = 5, 25  # lines of a mechanism
-SHELL = re.compile(r"^(\s*)[!%].*$", re.MULTILINE)
 
 # How many there are, by notebook. A notebook that is rewritten leaves these lists.
 LONG_LINES = {

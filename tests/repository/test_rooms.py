@@ -207,3 +207,18 @@ def test_one_name_means_one_thing():
 def test_a_planted_double_is_found(made):
     assert doubles(made(data__one="def f(): ...", data__two="def f(): ...", experiments__nb02="def f(): ...")) == set()
     assert doubles(made(clip__one="class f: ...")) == {"f"}
+
+
+def own_bars(root):
+    """Modules that take tqdm from anywhere but `contract`, whose bars heed TQDM_DISABLE in notebooks too."""
+    taken = re.compile(r"^\s*(from|import) tqdm\b", re.MULTILINE)
+    return {name for name, path in modules(root).items() if taken.search(path.read_text())} - {"helpers.contract"}
+
+
+def test_all_progress_bars_are_those_of_contract():
+    assert own_bars(ROOT) == set()
+
+
+def test_a_planted_bar_is_found(made):
+    root = made(data__one="from ..contract import tqdm", data__two="def f():\n    from tqdm.auto import tqdm")
+    assert own_bars(root) == {"helpers.data.two"}
