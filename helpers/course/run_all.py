@@ -50,9 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         tqdm.write(
             f"Open {os.path.relpath(write_index(options.output, options.profile, results))} in a browser to see them."
         )
-    for path, _, error in results if len(results) > 1 else []:  # once more at the end, where one looks first
-        if error is not None:
-            tqdm.write(f"{path.stem} FAILED: {error}")
+    _repeat_failures([path.stem for path, _, error in results if error], options.logs)
     return sum(error is not None for _, _, error in results)
 
 
@@ -74,6 +72,13 @@ def run_one(path: Path, options: argparse.Namespace) -> tuple[Path, str, str | N
     message = _failure(error, options.logs / f"{path.stem}.traceback.txt")
     tqdm.write(f"{path.stem} ({options.profile}): {'FAILED: ' + message if message else 'ok'}, {run_time(started)}")
     return target, run_time(started), message
+
+
+def _repeat_failures(names: list[str], logs: Path) -> None:
+    """Once more at the end, where one looks first (and where a log of other machines is cut): where each one broke."""
+    for name in names:
+        lines = [line for line in (logs / f"{name}.traceback.txt").read_text().splitlines() if line.strip()]
+        tqdm.write("\n".join([f"\n{name} FAILED, at", *lines[-12:]]))
 
 
 def _failure(error: Exception | None, log: Path) -> str | None:

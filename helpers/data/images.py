@@ -75,6 +75,25 @@ class ImageSet:
         )
         return self[torch.from_numpy(kept).sort().values], self[torch.from_numpy(rest).sort().values]
 
+    def balanced(self, seed: int = 0) -> ImageSet:
+        """Every class as often as the largest: all images of a class, then some of them again, drawn anew each round.
+
+        For training images only, after the division and with transforms that draw afresh: a copy made before the
+        division would lie on both sides, and one that always looks the same teaches nothing.
+
+        Raises:
+            ValueError: a class without an image.
+        """
+        counts = self.labels.bincount(minlength=len(self.classes))
+        if counts.min() == 0:
+            raise ValueError(f"class {self.classes[int(counts.argmin())]!r} has no image: there is nothing to repeat")
+        most, generator, rows = int(counts.max()), torch.Generator().manual_seed(seed), []
+        for label, count in enumerate(counts.tolist()):
+            own = (self.labels == label).nonzero().flatten()
+            rounds = [own[torch.randperm(count, generator=generator)] for _ in range(-(-most // count))]
+            rows.append(torch.cat(rounds)[:most])
+        return self[torch.cat(rows).sort().values]
+
     def checksum(self) -> str:
         """CRC-32 of pixels and labels: two runs with the same one saw the same data."""
         pixels = zlib.crc32(self.images.cpu().contiguous().numpy().data)

@@ -114,9 +114,14 @@ def test_a_failure_tells_all_and_keeps_its_traceback(root, capsys):
 
 
 def test_failures_are_the_last_thing_said(root, capsys):
-    write(root, "01_first", "raise ValueError('no data here')")
+    write(root, "01_first", "x = 1\nraise ValueError('no data here')")
     assert run_all.main(["--profile", "toy"]) == 1
-    assert "01_first FAILED: ValueError: no data here" in "\n".join(capsys.readouterr().out.splitlines()[-2:])
+    said = capsys.readouterr().out
+    last = said[said.index("in a browser") :]
+    assert "01_first FAILED" in last
+    assert "----> 2 raise ValueError" in last
+    assert last.rstrip().endswith("ValueError: no data here")
+    assert "04_fourth" not in last
 
 
 def test_ctrl_c_ends_the_kernel_and_all_notebooks(root):
