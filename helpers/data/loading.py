@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..contract import project_root
-from . import flowers, hub, miniplaces, public, toy
+from . import flowers, hub, miniplaces, public, toy, toy_leaves
 from .folders import DataError, read_folder, read_zip
 from .images import ImageSet
 
@@ -47,9 +47,9 @@ def load(name: str, split: str, *, size: int | None = None, download: bool = Tru
     `{split}/<class>/<image>`), then for `<name>.zip`, then at the public source. The toy sets are drawn, not read.
 
     Args:
-        name: one of `KNOWN`, one of `toy.SETS`, or any set that lies under `$DATA_ROOT`.
+        name: one of `KNOWN`, one of `toy.SETS` or `toy_leaves.CONFOUNDED`, or any set that lies under `$DATA_ROOT`.
         split: `"train"`, `"val"` or `"test"`, as far as the set has it.
-        size: side in pixels to resize and crop to; None keeps the images as they are (toy: 32).
+        size: side in pixels to resize and crop to; None keeps the images as they are (toy: 32, toy leaves: 64).
         download: False never touches the network.
 
     Raises:
@@ -57,6 +57,8 @@ def load(name: str, split: str, *, size: int | None = None, download: bool = Tru
     """
     if name in toy.SETS:
         return toy.load(name, split, size or 32)
+    if name in toy_leaves.CONFOUNDED:
+        return toy_leaves.load(name, split, size or 64)
     root = data_root()
     found = _read(root, name, split, size)
     if found is None and download and name in KNOWN and split in KNOWN[name].counts:
@@ -98,7 +100,7 @@ def fetch(root: Path, name: str, sources: Sequence[tuple[str, Fetch]], missing: 
 
 def _missing(root: Path, name: str, split: str, download: bool) -> str:
     if name not in KNOWN and not (root / name).exists() and not (root / f"{name}.zip").exists():
-        names = ", ".join(sorted([*KNOWN, *toy.SETS]))
+        names = ", ".join(sorted([*KNOWN, *toy.SETS, *toy_leaves.CONFOUNDED]))
         return f"unknown set {name!r}: it is none of {names}, and neither {name}/ nor {name}.zip lies in {root}"
     hint = "" if download else " (download=False)"
     return (
