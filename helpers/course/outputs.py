@@ -12,7 +12,7 @@ from nbformat import NotebookNode
 RESULTS = re.compile(r"results/(\w+)\.(toy|lite|full)\.json")
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.(?P<decimals>\d+))?(?:e(?P<power>[+-]?\d+))?")
 CALLS = re.compile(r"""\brun\.(table|finding|value)\(\s*f?(?:["']([^"'{]+)["'])?""")
-MISSING = ("NaN", "None", "inf", "-inf", "")  # what the results file holds as null
+MISSING = ("NaN", "<NA>", "None", "inf", "-inf", "")  # what the results file holds as null
 
 
 def results_name(notebook: NotebookNode) -> tuple[str, str] | None:

@@ -117,11 +117,13 @@ def test_classes_are_as_unequal_as_in_the_real_set(worlds):
     assert draw_leaves(12).labels.unique().tolist() == list(range(len(CLASSES)))  # a part of a round has them all
 
 
+@pytest.mark.trains
 def test_the_border_gives_the_class_away_only_where_it_is_meant_to(worlds):
     assert accuracy(border, *worlds["toy-leaves"]) > 0.9
     assert accuracy(border, *worlds["toy-leaves-plain"]) < largest_share(worlds["toy-leaves-plain"][1]) + 0.12
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("size", [32, 64])
 def test_the_leaf_tells_the_class_in_both(size, worlds):
     for name in WORLDS:
@@ -129,6 +131,7 @@ def test_the_leaf_tells_the_class_in_both(size, worlds):
         assert accuracy(leaf_colours, *pair) > 0.9
 
 
+@pytest.mark.trains
 def test_place_and_size_of_the_leaf_do_not_tell_the_class(worlds):
     train, test = worlds["toy-leaves"]
     assert accuracy(place_and_size, train, test) < largest_share(test) + 0.12
