@@ -100,7 +100,9 @@ def test_results_file(tmp_path):
     run.value("top1", np.float32(0.5))
     run.table(
         "scores",
-        pd.DataFrame({"a": [1 / 3, math.nan], "n": pd.array([1, None], "Int64")}, index=pd.Index(["x", "y"], name="model")),
+        pd.DataFrame(
+            {"a": [1 / 3, math.nan], "n": pd.array([1, None], "Int64")}, index=pd.Index(["x", "y"], name="model")
+        ),
         "Scores",
     )
     figure = plt.figure(figsize=(1, 1))
