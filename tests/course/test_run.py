@@ -114,7 +114,7 @@ def test_results_file(tmp_path):
     assert written["tables"]["scores"] == {
         "caption": "Scores",
         "columns": ["model", "a", "n"],
-        "rows": [["x", 0.333333, 1], ["y", None, 2]],
+        "rows": [["x", 0.333333, 1], ["y", None, None]],
     }
     assert written["figures"]["empty"] == {"caption": "Nothing", "file": "figures/some.toy/empty.png"}
     assert written["order"] == [["table", "scores"], ["figure", "empty"], ["finding", "1"]]
