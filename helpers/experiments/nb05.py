@@ -34,6 +34,7 @@ STEPS = 7  # of the assignment's transfer attack
 PAIRS = tuple(f"{colour} thing on {ground}" for colour in toy.COLOURS for ground in toy.GROUNDS)
 TEN = [pair for pair in range(len(PAIRS)) if (pair // len(toy.GROUNDS) + pair) % 2 == 0]
 OTHERS = [pair for pair in range(len(PAIRS)) if pair not in TEN]
+CONTRAST = 0.3  # of the toy scenes: at full contrast the notebook's five steps of PGD leave some trained models 15 %
 
 
 @once_a_run
@@ -62,9 +63,8 @@ def _toy(classes: list[int], split: str, count: int) -> ImageSet:
     kept = torch.isin(pairs, torch.tensor(classes)).nonzero().squeeze(1)[:count]
     labels = torch.searchsorted(torch.tensor(classes), pairs[kept])
     names = tuple(PAIRS[pair] for pair in classes)
-    return ImageSet(
-        scenes.images[kept], labels, names, f"toy, {len(names)} classes", split, "drawn", scenes.masks[kept]
-    )
+    pale = (127.5 + CONTRAST * (scenes.images[kept] - 127.5)).round().to(torch.uint8)
+    return ImageSet(pale, labels, names, f"toy, {len(names)} classes", split, "drawn", scenes.masks[kept])
 
 
 def _halves(run: Run) -> tuple[ImageSet, ImageSet]:
@@ -146,7 +146,7 @@ def _tune(run: Run, model: nn.Module, images: ImageSet, folder: Path, epochs: in
     known = {id(p) for p in tower}
     fresh = [p for p in model.parameters() if id(p) not in known]
     adamw = torch.optim.AdamW([{"params": tower}, {"params": fresh}], lr=1e-3, fused=True)
-    rates = run.pick(toy=[3e-3, 3e-3], lite=[1e-4, 1e-3], full=[1e-4, 1e-3])
+    rates = run.pick(toy=[2e-3, 2e-3], lite=[1e-4, 1e-3], full=[1e-4, 1e-3])
     cycle = torch.optim.lr_scheduler.OneCycleLR(adamw, rates, epochs * len(batches), pct_start=0.2)
     return fit(model, batches, epochs=epochs, optimizer=adamw, scheduler=cycle, max_norm=1.0, folder=folder,
                monitor="epoch", precision=run.precision, description=folder.name)  # fmt: skip
