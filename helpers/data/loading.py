@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..contract import project_root
-from . import flowers, hub, miniplaces, public, toy, toy_leaves
+from . import flowers, hub, imagenette, miniplaces, public, toy, toy_leaves
 from .folders import DataError, read_folder, read_zip
 from .images import ImageSet
 
 Fetch = Callable[[Path, str], None]  # data root, set name: leaves files there that can be read, or raises
-READERS = (hub.read_local, public.read_local, flowers.read_local, miniplaces.read_local)
+READERS = tuple(source.read_local for source in (hub, public, flowers, miniplaces, imagenette))
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ KNOWN = {
     "cifar10": Known(hub.SETS["cifar10"].rows, 10, (HUB, TORCHVISION)),
     "cifar100": Known(hub.SETS["cifar100"].rows, 100, (HUB, TORCHVISION)),
     "flowers-102": Known(flowers.ROWS, 102, (("torchvision's host", flowers.fetch),)),
+    "imagenette": Known(imagenette.COUNTS, 10, (("its authors' host", imagenette.fetch),)),
     "miniplaces": Known(miniplaces.COUNTS, 100, (("its course's host", miniplaces.fetch),)),
     "tomato-leaf-hub": Known(hub.SETS["tomato-leaf-hub"].rows, 10, (HUB,)),
 }

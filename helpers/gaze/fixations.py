@@ -37,7 +37,7 @@ def gaussian_kernel(sigma: float, half: int) -> Tensor:
     return weights / weights.sum()
 
 
-def blurred(images: Tensor, kernel: Tensor) -> Tensor:
+def gaussian_blur(images: Tensor, kernel: Tensor) -> Tensor:
     """`images` `(N, C, H, W)` smoothed by `kernel` `(K,)` along both axes; mirrored at the edge: flat stays flat."""
     channels, half = images.shape[1], len(kernel) // 2
     kernel = kernel.to(images).expand(channels, 1, 1, -1)
@@ -66,7 +66,7 @@ def pyramid(images: Tensor, gazes: Tensor, sizes: Sequence[int] = (12, 24), radi
     levels = []
     for size, radius in zip(sizes, radii, strict=True):
         window = crops(images, gazes, size)
-        smooth = blurred(window.flatten(0, 1), gaussian_kernel(radius / 2, 2 * radius))
+        smooth = gaussian_blur(window.flatten(0, 1), gaussian_kernel(radius / 2, 2 * radius))
         levels.append(smooth[..., radius // 2 :: radius, radius // 2 :: radius].unflatten(0, window.shape[:2]))
     return torch.cat(levels, 2)
 
@@ -79,4 +79,4 @@ def halved(images: Tensor) -> Tensor:
 
 def smoothed(images: Tensor) -> Tensor:
     """`images` behind a 3 x 3 binomial filter (1, 2, 1): the mildest blur."""
-    return blurred(images, torch.tensor([0.25, 0.5, 0.25]))
+    return gaussian_blur(images, torch.tensor([0.25, 0.5, 0.25]))

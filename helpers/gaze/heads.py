@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class UnitFeatures(nn.Module):
+    """Features `(N, F)` less their mean, at length 1.
+
+    Adam's first step moves each weight by the learning rate, so it moves a weighted sum of such features by at most the
+    learning rate times the root of F; features after a ReLU it moves by the learning rate times their sum.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.normalize(features - features.mean(1, keepdim=True), dim=1)
 
 
 class GazeHead(nn.Module):
     """Features `(N, F)` to gazes `(N, G, 2)` in pixels from the centre, each within `limit`.
 
-    The weights start at 0 and the bias such that every image begins at `starts`. With `norm`, the features are
-    normalised first (LayerNorm without parameters), so that they sum to 0 and Adam's first step, which moves every
-    weight by the learning rate in one direction, moves a gaze by hardly more than that. Without it, as in the model
-    this is taken from, 512 features after a ReLU sum to hundreds: a few steps throw every gaze against its limit, and
-    the tanh, flat there, holds it.
+    The weights start at 0 and the bias such that every image begins at `starts`. With `norm`, the features are brought
+    to length 1 first (`UnitFeatures`). Without it, as in the model this is taken from, 512 features after a ReLU sum to
+    hundreds: a few steps of Adam can throw every gaze against its limit, and the tanh, flat there, holds it.
 
     Args:
         features: how many there are, F.
@@ -29,7 +39,7 @@ class GazeHead(nn.Module):
         if starts.ndim != 2 or starts.shape[1] != 2 or not starts.abs().max() < limit:
             raise ValueError(f"starts must be (G, 2) within {limit} pixels, got {starts.tolist()}")
         self.limit = limit
-        self.norm = nn.LayerNorm(features, elementwise_affine=False) if norm else nn.Identity()
+        self.norm = UnitFeatures() if norm else nn.Identity()
         self.linear = _starting_at((starts / limit).atanh().flatten(), features)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -46,7 +56,7 @@ class BoxHead(nn.Module):
 
     def __init__(self, features: int, count: int, norm: bool = True) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(features, elementwise_affine=False) if norm else nn.Identity()
+        self.norm = UnitFeatures() if norm else nn.Identity()
         middle, reach = ((0.75, 0.0), (0.45, 0.6)) if norm else ((0.0, 0.0), (1.0, 1.0))
         self.register_buffer("middle", torch.tensor(middle * 2), persistent=False)
         self.register_buffer("reach", torch.tensor(reach * 2), persistent=False)

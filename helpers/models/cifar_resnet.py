@@ -33,18 +33,19 @@ class CifarResNet(nn.Module):
     """Images `(N, 3, H, W)`, normalised, to logits `(N, classes)`: 3 stages of `blocks` blocks, 16 to 64 channels.
 
     `blocks=3` is ResNet-20 (269,722 parameters for ten classes); the names of its parts are those of public weights.
+    `width` is the number of channels of the first stage, which the next two double.
     """
 
-    def __init__(self, classes: int = 10, blocks: int = 3) -> None:
+    def __init__(self, classes: int = 10, blocks: int = 3, width: int = 16) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+        self.conv1, self.bn1 = nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
         self.layer1, self.layer2, self.layer3 = (
             nn.Sequential(Block(before, out), *(Block(out, out) for _ in range(blocks - 1)))
-            for before, out in ((16, 16), (16, 32), (32, 64))
+            for before, out in ((width, width), (width, 2 * width), (2 * width, 4 * width))
         )
-        self.linear = nn.Linear(64, classes)
+        self.linear = nn.Linear(4 * width, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(images)))
-        x = self.layer3(self.layer2(self.layer1(x)))  # (N, 64, H / 4, W / 4)
+        x = self.layer3(self.layer2(self.layer1(x)))  # (N, 4 width, H / 4, W / 4)
         return self.linear(x.mean((2, 3)))
