@@ -171,6 +171,7 @@ def first_move(norm):
     return head(features).abs().max().atanh().item(), features.sum(1).max().item()
 
 
+@pytest.mark.trains
 def test_one_step_of_adam_moves_a_bare_head_by_the_sum_of_its_features():
     moved, total = first_move(norm=False)
     assert abs(moved - 1e-3 * (total + 1)) < 1e-4  # and the bias
