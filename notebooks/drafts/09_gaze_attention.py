@@ -256,7 +256,8 @@ def draw_views(images, gazes, n):
 
 
 looked_at = [sheet(SIDE, SIDE // 8), *(attacked.images[:2] / 255)]
-run.figure("warp", draw_views(looked_at, fixed_gazes(settings.reach), SIDE), "A ruled sheet and two test images, seen from five gazes; red: the gaze, blue: scale 1")
+figure = draw_views(looked_at, fixed_gazes(settings.reach), SIDE)
+run.figure("warp", figure, "A ruled sheet and two test images, seen from five gazes; red: the gaze, blue: scale 1")
 
 # %% [markdown]
 # The other direction says where the original's pixels go: how large a pixel of the original is drawn. Its area in the
@@ -287,7 +288,8 @@ for axis, gaze in zip(axes[1:], fixed_gazes(settings.reach)[:2], strict=True):
     shown = axis.imshow(magnification(SIDE, gaze).log2(), cmap="coolwarm", vmin=-2, vmax=2)
     axis.set(title=f"gaze ({gaze[0]:.0f}, {gaze[1]:.0f})", xticks=[], yticks=[])
 figure.colorbar(shown, ax=axes[1:], label="area, enlarged 2^k times", shrink=0.8)
-run.figure("magnification", closed(figure), "Left: the warp along a ray. Right: how large each pixel of the original is drawn")
+caption = "Left: the warp along a ray. Right: how large each pixel of the original is drawn"
+run.figure("magnification", closed(figure), caption)
 
 # %% [markdown]
 # The paper reads the nearest pixel; a later rebuild interpolates between four, so that a gradient can reach the gaze.
@@ -500,7 +502,8 @@ run.table("robust", robust, "Accuracy on the test images, clean and under attack
 # %%
 SHOWN = ["standard", "retina", "cortical", "halved", "smoothed", "smoothed, five shifts", "trained on attacks"]
 by_eps = robust.loc[SHOWN, ["clean", *columns[:-1]]].T.set_axis([0.0, *settings.levels])
-run.figure("by_eps", plotting.lines(by_eps, "eps (share of a pixel's range)", title="BIM, five steps"), "Accuracy over the budget: the retina, its controls, and adversarial training")
+figure = plotting.lines(by_eps, "eps (share of a pixel's range)", title="BIM, five steps")
+run.figure("by_eps", figure, "Accuracy over the budget: the retina, its controls, and adversarial training")
 
 # %% [markdown]
 # The differences on which a verdict rests, on the same images, with paired 95 % intervals:
@@ -570,7 +573,8 @@ noises = {name: bim(nets[name], 0.02)(images, labels) - images for name in LOOKE
 spectra = pd.DataFrame({name: spectrum(noise).numpy() for name, noise in noises.items()}).rename_axis("frequency")
 centroid = (spectra.mul(spectra.index, axis=0).sum() / spectra.sum()).rename("mean frequency").to_frame()
 run.table("centroid", centroid.rename_axis("attack on"), "Mean frequency of the perturbation, in cycles an image")
-run.figure("spectra", plotting.lines(spectra, "frequency (cycles an image)", "share of the power", "Perturbations at eps 0.02"), "Spectrum of what an attack adds, network by network")
+figure = plotting.lines(spectra, "frequency (cycles an image)", "share of the power", "Perturbations at eps 0.02")
+run.figure("spectra", figure, "Spectrum of what an attack adds, network by network")
 
 # %% [markdown]
 # **Transfer.** Do perturbations made for one network fool another? If the retina's noise were of a kind of its own, the
@@ -671,10 +675,12 @@ run.figure("audit", plotting.verdicts(verdicts), "What a dozen checks say about 
 # %%
 rows = {}
 for name in ("standard", "retina", "retina, nearest"):
-    search = Square(nets[name], MIDDLE, steps=settings.queries, generator=torch.Generator(run.device).manual_seed(run.seed))
-    rows[name] = (survivors(nets[name], search, part).top1, survivors(nets[name], pgd20(nets[name], MIDDLE), part).top1)
+    generator = torch.Generator(run.device).manual_seed(run.seed)
+    search = Square(nets[name], MIDDLE, steps=settings.queries, generator=generator)
+    rows[name] = [survivors(nets[name], attack, part).top1 for attack in (search, pgd20(nets[name], MIDDLE))]
 searched = pd.DataFrame.from_dict(rows, orient="index", columns=["Square", "PGD-20"])
-run.table("square", searched.rename_axis("network"), f"Square ({settings.queries} queries) and PGD-20 at {MIDDLE}, {len(part)} test images")
+caption = f"Square ({settings.queries} queries) and PGD-20 at {MIDDLE}, {len(part)} test images"
+run.table("square", searched.rename_axis("network"), caption)
 
 # %% [markdown]
 # ⟦attacks_reading⟧
@@ -691,7 +697,7 @@ run.table("square", searched.rename_axis("network"), f"Square ({settings.queries
 
 # %%
 def on_canvas(data, side, seed, patch=8):
-    """Each image at a random place of a canvas of patches; the set, and the images' centres (N, 2) from the canvas's."""
+    """Each image at a random place of a canvas of patches; the set, and the images' centres (N, 2) from its own."""
     generator = torch.Generator().manual_seed(seed)
     count, n, tiles = len(data), side // 2, side // patch  # n: the image's side on the canvas
     small = F.interpolate(data.images.float(), size=(n, n), mode="bilinear", antialias=True).round().byte()
@@ -716,7 +722,8 @@ run.used(canvas_train, canvas_val)
 LIMIT = settings.canvas / 2  # the rebuild's: up to the edge
 from_centre = centres.norm(dim=1).mean().item()
 run.value("centre_distance", from_centre)
-run.figure("canvas", plotting.image_grid({"": canvas_val.images[:6] / 255}, size=1.5), "Validation images on a canvas of patches of others")
+figure = plotting.image_grid({"": canvas_val.images[:6] / 255}, size=1.5)
+run.figure("canvas", figure, "Validation images on a canvas of patches of others")
 
 # %% [markdown]
 # **The head, by hand**: what the rebuild does, and with `norm` what we shall do instead.
@@ -742,8 +749,7 @@ print("our head and helpers.gaze.GazeHead are equal")
 # **One step of Adam, on paper.** At the first step Adam moves every weight by the learning rate $\eta$, up or down, however
 # small its gradient: $w_j \to w_j - \eta\,\mathrm{sign}(g_j)$. The raw output for features $f$ therefore moves by
 # $-\eta \sum_j \mathrm{sign}(g_j)\, f_j$. Features after a ReLU and an average pool are never negative. If most signs
-# agree, and they do when all features rise and fall with the brightness of an image, the output moves by about
-# $\eta \sum_j f_j$. The next cell takes that step and compares.
+# agree, the output moves by about $\eta \sum_j f_j$. The next cell takes that step and compares.
 
 # %%
 def attention_network(seed=run.seed):
@@ -805,9 +811,11 @@ sum_of_features = features.sum(1).mean().item()
 run.value("sum_of_features", sum_of_features)
 run.value("agreeing_signs", signs.mean(1).abs().mean().item() / 2 + 0.5)
 run.value("first_move", expected.abs().mean().item())
-run.finding(f"The 512 features of an image sum to {sum_of_features:.0f} on average, so one step of Adam at {settings.canvas_lr} "
-            f"can move the raw gaze by {settings.canvas_lr * sum_of_features:.2f}; it moved it by {expected.abs().mean():.2f}. "
-            "A tanh is flat from about 2 on.")  # fmt: skip
+most, moved = settings.canvas_lr * sum_of_features, expected.abs().mean().item()
+run.finding(
+    f"The 512 features of an image sum to {sum_of_features:.0f} on average, so one step of Adam can move the raw gaze by "
+    f"{most:.2f}; it moved it by {moved:.2f}. A tanh is flat from about 2 on."
+)
 
 # %% [markdown]
 # **The experiment.** The same model with its head as rebuilt, and with what was or might be proposed against the collapse.
@@ -816,7 +824,7 @@ run.finding(f"The 512 features of an image sum to {sum_of_features:.0f} on avera
 
 # %%
 def learn(name, model, steps, data=canvas_train, head_lr=settings.canvas_lr, max_norm=None, penalty=None, every=10):
-    """Train by Adam at a constant rate; the model, and a row every few steps. Kept in a folder, like `fit`'s trainings."""
+    """Train by Adam at a constant rate; the model, and a row every few steps. Kept in a folder, as `fit` does."""
     own = set(model.head.parameters()) if hasattr(model, "head") else set()
     others = [p for p in model.parameters() if p not in own]
     adam = torch.optim.Adam([{"params": others}, {"params": list(own), "lr": head_lr}], lr=settings.canvas_lr)
@@ -906,7 +914,8 @@ for name, model in one_gazes.items():
     rows[name] = (*highest, gazes.std(0).mean().item(), distance, top1)
 columns = ["largest size", "most at the limit", "spread, px", "distance to the image, px", "accuracy"]
 collapse = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("head")
-run.table("collapse", collapse, f"One learned gaze after {settings.trace_steps} steps; a gaze at the centre is {from_centre:.1f} px away")
+caption = f"One learned gaze after {settings.trace_steps} steps; a gaze at the centre is {from_centre:.1f} px away"
+run.table("collapse", collapse, caption)
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9.6, 3.6))
@@ -985,7 +994,8 @@ told, _ = learn("search, told where", told, settings.search_steps, data=seen_tra
 rows["told where"] = (evaluate(told, Batches(seen_val, 100, device=run.device)).top1, 0.0, centres[:, None])
 search = pd.DataFrame({name: row[:2] for name, row in rows.items()}, index=["accuracy", "distance, px"]).T
 search["spread, px"] = [row[2].std(0).mean().item() for row in rows.values()]
-run.table("search", search.rename_axis("gaze"), f"Where networks look after {settings.search_steps} steps, {len(canvas_val)} validation canvases")
+caption = f"Where networks look after {settings.search_steps} steps, {len(canvas_val)} validation canvases"
+run.table("search", search.rename_axis("gaze"), caption)
 
 # %%
 def draw_gazes(images, gazes, places, side, boxes=None):
@@ -1004,7 +1014,8 @@ def draw_gazes(images, gazes, places, side, boxes=None):
 
 
 shown = {name: rows[name][2][:6] for name in ("features normalised", "mean place on a map")}
-run.figure("search", draw_gazes(canvas_val.images[:6] / 255, shown, centres[:6], settings.canvas), "Where the two learned gazes look (cross), and where the image is (dotted)")
+figure = draw_gazes(canvas_val.images[:6] / 255, shown, centres[:6], settings.canvas)
+run.figure("search", figure, "Where the two learned gazes look (cross), and where the image is (dotted)")
 
 # %% [markdown]
 # ⟦search_reading⟧
@@ -1027,14 +1038,15 @@ def box_view(image, box):
 # %%
 box = torch.tensor([0.5, 0.2, 0.7, -0.1])
 torch.testing.assert_close(box_view(pattern, box), transformed(pattern[None], box_theta(box)[None, None])[0, 0])
-print("our box and helpers.gaze.transformed are equal;", f"tanh(1) = {np.tanh(1):.4f}: a box that starts at bias 1 shows 76 %")
+print("our box and helpers.gaze.transformed are equal")
+print(f"tanh(1) = {np.tanh(1):.4f}: a box that starts at bias 1 shows 76 % of each side")
 
 # %%
 def see_boxes(images, boxes):
     return transformed(images, box_theta(boxes))
 
 
-def five_branches(norm=None):
+def five_branches():
     """One branch for each view."""
     return nn.ModuleList([branch_network(seed=k) for k in range(5)])
 
@@ -1075,11 +1087,13 @@ FIVE = {
     "boxes, as rebuilt": (lambda: five_views(BoxHead(512, 5, norm=False), see_boxes), {}),
     "boxes, normalised": (lambda: five_views(BoxHead(512, 5), see_boxes), {}),
 }  # fmt: skip
-fives = {name: learn(f"five, {name}", build(), settings.five_steps, **options)[0] for name, (build, options) in FIVE.items()}
+fives = {}
+for name, (build, options) in FIVE.items():
+    fives[name], _ = learn(f"five, {name}", build(), settings.five_steps, **options)
 
 # %%
 def of_views(model):
-    """Accuracy; distance of the nearest view to the image; spread over images; distance between views; share outside."""
+    """Accuracy; distance of the nearest view to the image; spread over images; distance between views; at the limit."""
     top1, _, chosen = found_at(model) if model.see is look else (*boxes_at(model),)
     gazes = chosen if model.see is look else chosen[..., [1, 3]] * (settings.canvas / 2)
     nearest = (gazes - centres[:, None]).norm(dim=-1).amin(1).mean().item()
@@ -1097,7 +1111,8 @@ def boxes_at(model):
 rows = {name: of_views(model) for name, model in fives.items()}
 columns = ["accuracy", "nearest view to the image, px", "spread over images, px", "between views, px", "at the limit"]
 views_table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("model")
-run.table("five", views_table, f"Five gazes or boxes after {settings.five_steps} steps, {len(canvas_val)} validation canvases")
+caption = f"Five gazes or boxes after {settings.five_steps} steps, {len(canvas_val)} validation canvases"
+run.table("five", views_table, caption)
 
 # %%
 def draw_boxes(images, boxes):
@@ -1119,10 +1134,14 @@ with torch.no_grad():
     for name, model in fives.items():
         model((canvas_val.images[:6] / 255).to(run.device))
         chosen[name] = model.chosen.cpu()
-run.figure("five_gazes", draw_gazes(canvas_val.images[:6] / 255, {n: chosen[n] for n in ("gazes, as rebuilt", "gazes, normalised", "gazes, normalised, kept apart")}, centres[:6], settings.canvas), "Five gazes on six canvases")
+three = ("gazes, as rebuilt", "gazes, normalised", "gazes, normalised, kept apart")
+shown = {name: chosen[name] for name in three}
+figure = draw_gazes(canvas_val.images[:6] / 255, shown, centres[:6], settings.canvas)
+run.figure("five_gazes", figure, "Five gazes on six canvases")
 
 # %%
-run.figure("five_boxes", draw_boxes(canvas_val.images[:6] / 255, {n: chosen[n] for n in ("boxes, as rebuilt", "boxes, normalised")}), "Five boxes on the same canvases")
+figure = draw_boxes(canvas_val.images[:6] / 255, {n: chosen[n] for n in ("boxes, as rebuilt", "boxes, normalised")})
+run.figure("five_boxes", figure, "Five boxes on the same canvases")
 
 # %% [markdown]
 # **A gaze that can be attacked.** When the gaze is learned, an attack may move it: the gradient flows through the image to
@@ -1153,7 +1172,8 @@ for name in ("features normalised", "mean place on a map"):
     rows[name] = [survivors(model, pgd20(attacker, MIDDLE), some_canvases).top1 for attacker in (model, blind)]
     rows[name].append(survivors(model, pgd20(model, MIDDLE), some_canvases).clean_top1)
 detached = pd.DataFrame.from_dict(rows, orient="index", columns=["full gradient", "gaze detached", "clean"])
-run.table("detached", detached.rename_axis("gaze"), f"A learned gaze under PGD-20 at {MIDDLE}, {len(some_canvases)} canvases")
+caption = f"A learned gaze under PGD-20 at {MIDDLE}, {len(some_canvases)} canvases"
+run.table("detached", detached.rename_axis("gaze"), caption)
 
 # %% [markdown]
 # ⟦five_reading⟧
