@@ -30,12 +30,15 @@ torchvision.datasets.utils.check_integrity = lambda *arguments: True
 hub.SETS["tomato-leaf-hub"].rows["train"] = int(sys.argv[1])
 costs = {}
 for name in sys.argv[2:]:
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")
-    before = memory("VmRSS")
-    data = load(name, "train", download=False)
-    costs[name] = (memory("VmHWM") - before) / data.images.nbytes
-    del data
+    peaks = []
+    for _ in range(2):  # what the process needs once (pools, threads' stacks) is not the set's
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+        before = memory("VmRSS")
+        data = load(name, "train", download=False)
+        peaks.append((memory("VmHWM") - before) / data.images.nbytes)
+        del data
+    costs[name] = min(peaks)
 print(json.dumps(costs))
 """
 COUNT, SIZE = 1_000, 192  # 111 MB
