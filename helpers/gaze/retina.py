@@ -72,13 +72,12 @@ def retina_grid(gazes: Tensor, n: int) -> Tensor:
     if gazes.ndim != 2 or gazes.shape[1] != 2 or not gazes.is_floating_point():
         raise ValueError(f"gazes must be float (M, 2), got {gazes.dtype} {tuple(gazes.shape)}")
     a, b, _ = retina_fit(n)
-    with torch.autocast(gazes.device.type, enabled=False):
-        gazes = gazes.to(torch.promote_types(gazes.dtype, torch.float32))[:, None, None]  # (M, 1, 1, 2)
-        line = torch.arange(n, device=gazes.device, dtype=gazes.dtype) - (n - 1) / 2
-        pixels = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)  # (n, n, 2), from the centre
-        away = pixels - gazes  # (M, n, n, 2), from the gaze
-        distance = (away.square().sum(-1, keepdim=True) + 1e-12).sqrt()  # the constant: a gradient at the gaze itself
-        return (away * (a * distance + b) + gazes) * (2 / n)
+    gazes = gazes.to(torch.promote_types(gazes.dtype, torch.float32))[:, None, None]  # (M, 1, 1, 2)
+    line = torch.arange(n, device=gazes.device, dtype=gazes.dtype) - (n - 1) / 2
+    pixels = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)  # (n, n, 2), from the centre
+    away = pixels - gazes  # (M, n, n, 2), from the gaze
+    distance = (away.square().sum(-1, keepdim=True) + 1e-12).sqrt()  # the constant: a gradient at the gaze itself
+    return (away * (a * distance + b) + gazes) * (2 / n)
 
 
 def look(images: Tensor, gazes: Tensor, mode: Mode = "bilinear", outside: Outside = "zeros") -> Tensor:

@@ -128,6 +128,13 @@ def test_a_box_outside_the_image_has_no_gradient_unless_the_image_goes_on(outsid
     assert bool(seen.abs().max() > 0) == called_back
 
 
+def test_boxes_keep_their_precision_under_autocast():
+    x, theta = images(dtype=torch.float32), boxes((0.53, 0.21, 0.77, -0.13)).float()
+    plain = transformed(x, theta)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(transformed(x, theta), plain)
+
+
 def test_corners_of_a_box():
     found = box_corners(boxes((0.5, 0.2, 0.25, -0.1)))[0, 0]
     wanted = torch.tensor([[-0.3, -0.35], [0.7, -0.35], [0.7, 0.15], [-0.3, 0.15]], dtype=torch.float64)
