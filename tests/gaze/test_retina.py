@@ -240,7 +240,7 @@ def test_only_the_four_pixels_around_a_sample_have_a_gradient():
     for column, row in first[((first >= 0) & (first <= 32)).all(-1)].tolist():
         touched[row : row + 2, column : column + 2] = True
     assert torch.equal(found[0, 0] > 0, touched[1:-1, 1:-1])
-    assert 0.05 < (~touched[1:-1, 1:-1]).double().mean() < 0.5  # on the far side from the gaze some are left out
+    assert 0.01 < (~touched[1:-1, 1:-1]).double().mean() < 0.05  # far from the gaze samples are over two pixels apart
     (within,) = torch.autograd.grad(look(x, gaze((9, -6)))[0, 0, 0, :8, 20:].sum(), x)
     assert within[0, 0, 20:].abs().max() == 0  # a mask in the upper right reads nothing at the bottom
 
