@@ -140,7 +140,7 @@ class Attack:
         task = task[rows]
         adv_images = self._climb(start[rows], task)
         logits = self._mean_logits(adv_images, task.highest)
-        return adv_images, rank(task.sign * self.loss(logits, task.aim), logits, task.labels)
+        return adv_images, rank(self._objective(logits, task), logits, task.labels)
 
     def _start(self, images: Tensor) -> Tensor:
         if not self.random_start:
@@ -175,13 +175,17 @@ class Attack:
         gradient, total = torch.zeros_like(adv_images), 0.0
         for _ in range(self.eot_iter):
             logits = self._logits(adv_images, task.highest)
-            value = self.loss(logits, task.aim)
+            value = self._objective(logits, task)
             check_values(value, logits)
             if not value.requires_grad:
                 raise ValueError("no gradient comes back to the images: the model or the loss detaches them")
-            gradient += torch.autograd.grad(value.sum() * (LOSS_SCALE * task.sign), adv_images)[0]
+            gradient += torch.autograd.grad(value.sum() * LOSS_SCALE, adv_images)[0]
             total = total + logits.detach()
         return gradient / (LOSS_SCALE * self.eot_iter), total / self.eot_iter
+
+    def _objective(self, logits: Tensor, task: Task) -> Tensor:
+        """What is raised, one value an image, `(N,)`."""
+        return task.sign * self.loss(logits, task.aim)
 
     @torch.no_grad()
     def _mean_logits(self, images: Tensor, highest: int) -> Tensor:

@@ -28,6 +28,35 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.masked_fill(chosen, -torch.inf).amax(1) - logits.gather(1, labels[:, None]).squeeze(1)
 
 
+def dlr(logits: Tensor, labels: Tensor) -> Tensor:
+    """`margin` by the distance from the highest to the third highest logit, `(N,)` (Croce, Hein, arXiv 2003.01690).
+
+    Logits times 10 give the same loss, where cross-entropy saturates.
+
+    Raises:
+        ValueError: fewer than 3 classes.
+    """
+    top = _highest(logits, 3)
+    return margin(logits, labels) / (top[:, 0] - top[:, 2] + 1e-12)
+
+
+def dlr_targeted(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """The target's logit minus the label's, by a distance between the highest logits, `(N,)` (arXiv 2003.01690).
+
+    Raises:
+        ValueError: fewer than 4 classes.
+    """
+    top = _highest(logits, 4)
+    lead = logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])
+    return lead.squeeze(1) / (top[:, 0] - 0.5 * top[:, 2] - 0.5 * top[:, 3] + 1e-12)
+
+
+def _highest(logits: Tensor, count: int) -> Tensor:
+    if logits.shape[1] < count:
+        raise ValueError(f"the DLR loss needs {count} classes or more, the model has {logits.shape[1]}: take `margin`")
+    return logits.topk(count, dim=1).values
+
+
 def least_likely(logits: Tensor, labels: Tensor, generator: Generator | None = None) -> Tensor:
     """The class that the model thinks least likely, other than the label, `(N,)` (Kurakin et al., arXiv 1607.02533)."""
     return logits.scatter(1, labels[:, None], torch.inf).argmin(1)

@@ -61,7 +61,7 @@ class Square(Attack):
     def _value(self, adv_images: Tensor, task: Task) -> tuple[Tensor, Tensor]:
         """The objective and whether the model errs, both `(N,)`."""
         logits = self._mean_logits(adv_images, task.highest)
-        value = task.sign * self.loss(logits, task.aim)
+        value = self._objective(logits, task)
         if value.isnan().any():  # nothing is better than NaN: the search would stand still, and the model look robust
             raise FloatingPointError("the loss is NaN: attack in float32, and look for 0/0 or log(0) in the model")
         return value, logits.argmax(1) != task.labels

@@ -95,7 +95,15 @@ class Run:
         return {"toy": toy, "lite": lite, "full": full}[self.profile]
 
     def folder(self, name: str, notebook: str | None = None) -> Path:
-        """Where the training `name` keeps its checkpoints; pass `notebook` to find those of another one."""
+        """Where the training `name` keeps its checkpoints; pass `notebook` to find those of another one.
+
+        Raises:
+            ValueError: the name cannot be a folder's.
+        """
+        if not name or set(name) & set("/\\") or name.startswith("."):
+            raise ValueError(
+                f"the training {name!r} is kept in a folder of this name: leave out slashes and a leading dot"
+            )
         path = checkpoint_root() / f"{notebook or self.notebook}.{self.profile}" / name
         own = notebook in (None, self.notebook)
         asked = name if own else f"{notebook}/{name}"

@@ -94,6 +94,12 @@ def test_pick():
     assert [Run("some", profile).pick(toy=1, lite=2, full=3) for profile in ("toy", "lite", "full")] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("name", ["rate / 100", "..", "", "a\\b", ".hidden"])
+def test_a_training_has_a_folder_of_its_own(name):
+    with pytest.raises(ValueError, match="leave out slashes and a leading dot"):
+        Run("01_noisy_resnet", "toy").folder(name)
+
+
 def test_results_file(tmp_path):
     run, data = Run("some", "toy", seed=3), toy_set(40)
     run.used(data)
