@@ -13,7 +13,7 @@ PYTHON := $(shell for p in python3.12 python3.13 python3 python; do \
 NBENV := PROFILE=toy HF_HUB_OFFLINE=1 TQDM_DISABLE=1 OUTPUT_DIR="$(CURDIR)/build/nbval" \
          CHECKPOINT_DIR="$(CURDIR)/build/nbval/checkpoints"
 
-.PHONY: help env run test lint unit nbtest test-portable lab notebook reports golden bench clean
+.PHONY: help env run test lint unit nbtest test-portable lab notebook reports report golden bench clean
 
 help:
 	@echo "make run                        run every notebook on the toy profile, offline; ends with an HTML report"
@@ -23,6 +23,7 @@ help:
 	@echo "                                FORCE=1 lets a smaller profile replace a longer run"
 	@echo "make lab                        open JupyterLab"
 	@echo "make reports                    rewrite README's table and reports/*.md from the results files, and the notebooks' links"
+	@echo "make report ASSIGNMENT=gaze     write the report of an assignment into build/report (FORMAT=docx, pdf or md; TEMPLATE=, DETAILS=)"
 	@echo "make bench                      side-by-side timings"
 
 env: $(STAMP)
@@ -69,6 +70,11 @@ reports: env
 	$(BIN)/python -m helpers.course.colab
 	$(BIN)/python -m helpers.course.reports readme
 	$(BIN)/python -m helpers.course.reports report
+
+FORMAT ?= docx
+
+report: env
+	$(BIN)/python -m helpers.course.document "$(ASSIGNMENT)" --format "$(FORMAT)" $(if $(TEMPLATE),--template "$(TEMPLATE)") $(if $(DETAILS),--details "$(DETAILS)")
 
 # After a change that is meant: the toy results that later runs are compared with.
 golden: run
