@@ -22,6 +22,7 @@ CELLS = [
     ("md", "## 1 · A result\nRead it."),
     ("code", 'for name in ("one", "two"):\n    run.table(f"history_{name}", frame, "Epochs")'),
     ("code", 'run.finding(f"It is {x}.")\nrun.figure("seen", figure, "What is seen")'),
+    ("code", 'for key in found:\n    run.table(key, found[key], "Words")'),
     ("md", "جمله‌ای به فارسی."),
     ("md", "## Exercises\n1. Try."),
     ("md", "## References\n- B. Second,\n  2020\n- A. First, 2010"),
@@ -31,6 +32,9 @@ CELLS = [
 def table(*rows):
     columns = ["epoch", "val_top1", "error"]
     return {"caption": "Epochs | of one", "columns": columns, "rows": [list(row) for row in rows]}
+
+
+WORDS = {"caption": "Words", "columns": ["word"], "rows": [["a | b*c_d* <e>"]]}
 
 
 @pytest.fixture
@@ -58,10 +62,16 @@ def save(root, **changes):
         "date": "2026-01-02",
         "code_sha256": notebook_hash(root / f"notebooks/{NAME}.ipynb"),
         "data": [{"name": "toy", "split": "train", "examples": 1200}],
-        "tables": {"history_one": table([1, 0.4366, 1.2e-5]), "history_two": table([2, 0.25, None])},
+        "tables": {"history_one": table([1, 0.4366, 1.2e-5]), "history_two": table([2, 0.25, None]), "words": WORDS},
         "figures": {"seen": {"caption": "What is seen", "file": "figures/seen.png"}},
         "findings": {"1": "It is **so**."},
-        "order": [["table", "history_one"], ["table", "history_two"], ["finding", "1"], ["figure", "seen"]],
+        "order": [
+            ["table", "history_one"],
+            ["table", "history_two"],
+            ["finding", "1"],
+            ["figure", "seen"],
+            ["table", "words"],
+        ],
     }
     (root / f"reports/results/{NAME}.lite.json").write_text(json.dumps(result | changes))
 
@@ -70,7 +80,8 @@ def test_it_is_the_notebook_without_code_set_up_and_exercises(root):
     text = as_markdown(blocks("gaze", root))
     pieces = ["# Looking", "Why it matters: $a^2$.", "## 1 · A result", "*Table 1. ", "| 1 | 0.437 | 1.2e-05 |",
               "*Table 2. ", "| 2 | 0.250 | – |", "It is **so**.", "![What is seen](figures/seen.png)", "*Figure 1. ",
-              "فارسی", "# How this was made", "*Table 3. ", "1,200",
+              "*Table 3. ", "a \\| b\\*c\\_d\\* \\<e\\>",
+              "فارسی", "# How this was made", "*Table 4. ", "1,200",
               "# References\n\n- A. First, 2010\n- B. Second, 2020"]  # fmt: skip
     places = [text.index(piece) for piece in pieces]
     assert places == sorted(places)
@@ -81,14 +92,14 @@ def test_it_is_the_notebook_without_code_set_up_and_exercises(root):
 
 def test_a_changed_number_changes_the_report(root):
     before = as_markdown(blocks("gaze", root))
-    save(root, tables={"history_one": table([1, 0.999, 0.5]), "history_two": table([2, 0.25, None])})
+    save(root, tables={"history_one": table([1, 0.999, 0.5]), "history_two": table([2, 0.25, None]), "words": WORDS})
     assert "0.999" not in before
     assert "0.999" in as_markdown(blocks("gaze", root))
 
 
 def test_no_result_is_lost(root):
-    save(root, order=[["figure", "seen"], ["table", "history_one"]])
-    with pytest.raises(ValueError, match="no cell shows 'table history_one'"):
+    save(root, order=[["table", "words"], ["figure", "seen"]])
+    with pytest.raises(ValueError, match="no cell shows 'figure seen'"):
         list(blocks("gaze", root))
 
 
@@ -108,7 +119,8 @@ def test_docx(root, tmp_path):
     path = document.write_document("gaze", "docx", tmp_path / "out", DETAILS, root=root)
     text = zipfile.ZipFile(path).read("word/document.xml").decode()
     words = re.sub(r"<[^>]+>", "", text.replace("\xa0", " "))
-    for piece in ("A title", "A course", "Sara Ahmadi (810199101)", "2026-01-03", "0.437", "Epochs | of one", "1,200"):
+    for piece in ("A title", "A course", "Sara Ahmadi (810199101)", "2026-01-03", "0.437", "Epochs | of one", "1,200",
+                  "Table 1", "Table 4", "Figure 1", "a | b*c_d* <e>".replace("<e>", "&lt;e&gt;")):  # fmt: skip
         assert piece in words
     assert words.index("What is seen") > words.index("Epochs | of one")
     assert {"List of Figures", "List of Tables"} <= set(re.findall(r"<w:t[^>]*>(List of \w+)<", text))
