@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from ..contract import tqdm
-from ..models.saved import Saved, load_model, read_card
+from ..models.saved import Saved, load_model, read_card, shared_folder
 from ..training.checkpoints import CheckpointError
 from .code_hash import hash_until_saved
 from .run import Run, checkpoint_root, notebook_path, project_root
@@ -21,9 +21,9 @@ from .run import Run, checkpoint_root, notebook_path, project_root
 def trained(run: Run, notebook: str, name: str) -> nn.Module:
     """The model that `notebook` saves as `name` in this run's profile, on the run's device, in eval mode.
 
-    It is loaded if the code cells that led to it are those of the notebook as it is now. Else one line says why not,
-    and these cells are executed in a fresh kernel until the model is there; that kernel's results and figures are
-    thrown away, its checkpoints are kept.
+    It is loaded, from the checkpoints or from `$DATA_ROOT/models`, if the code cells that led to it are those of the
+    notebook as it is now. Else one line says why not, and these cells are executed in a fresh kernel until the model is
+    there; that kernel's results and figures are thrown away, its checkpoints are kept.
 
     Raises:
         CheckpointError: the notebook saves no such model, or one of its cells failed.
@@ -33,6 +33,9 @@ def trained(run: Run, notebook: str, name: str) -> nn.Module:
         raise CheckpointError(f"no cell of notebooks/{notebook}.ipynb calls save_model({name!r}, ...)")
     folder = run.folder(name, notebook)
     saved = _saved(folder, code, run.profile)
+    if isinstance(saved, str):
+        given = _saved(shared_folder(folder.parent.name, name), code, run.profile)
+        saved = saved if isinstance(given, str) else given
     if isinstance(saved, str):
         tqdm.write(f"{saved}, so the cells of notebook {notebook} are executed ({run.profile}) until {name!r} is saved")
         saved = _execute(run, notebook, name, folder, code)

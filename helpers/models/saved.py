@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..contract import seeded
+from ..data.loading import data_root
 from ..training.checkpoints import CheckpointError, load_weights, replacing, save_weights, weights_checksum
 from .cifar_resnet import CifarResNet
 from .normalize import Normalize, normalized
@@ -77,6 +78,11 @@ def load_model(folder: Path | str) -> Saved:
     if weights_checksum(model) != card.get("checksum"):
         raise CheckpointError(f"{_name(folder)}: {WEIGHTS} is not the file that {CARD} was written with")
     return Saved(model.eval(), card)
+
+
+def shared_folder(group: str, name: str) -> Path:
+    """Where a model lies that somebody else trained: `$DATA_ROOT/models/<group>/<name>`."""
+    return data_root() / "models" / group / name
 
 
 def read_card(folder: Path | str) -> dict[str, Any]:

@@ -162,9 +162,9 @@ SETTINGS = pd.DataFrame([  # name, toy, lite, full, reason
     ("probe", 40, 300, 500, "canvases of test images on which gazes are measured"),
     ("draws", (1, 4), (1, 8, 32), (1, 8, 32), "gazes that an attack on a random gaze averages"),
     ("random_images", 8, 100, 200, "test images for it"),
-    ("queries", 40, 200, 1_000, "of the search without gradients"),
+    ("queries", 40, 100, 1_000, "of the search without gradients"),
     ("audits", 1, 4, 4, "networks that are audited; toy: one, since an audit takes thousands of steps"),
-    ("audited", 8, 40, 100, "test images for an audit"),
+    ("audited", 8, 24, 100, "test images for an audit"),
 ], columns=["setting", "toy", "lite", "full", "reason"]).set_index("setting")  # fmt: skip
 settings = SimpleNamespace(**SETTINGS[run.profile])
 SETTINGS
