@@ -13,7 +13,7 @@ PYTHON := $(shell for p in python3.12 python3.13 python3 python; do \
 NBENV := PROFILE=toy HF_HUB_OFFLINE=1 TQDM_DISABLE=1 OUTPUT_DIR="$(CURDIR)/build/nbval" \
          CHECKPOINT_DIR="$(CURDIR)/build/nbval/checkpoints"
 
-.PHONY: help env run test lint unit nbtest test-portable lab notebook reports report golden bench clean
+.PHONY: help env run test lint unit nbtest test-portable lab notebook reports report site golden bench clean
 
 help:
 	@echo "make run                        run every notebook on the toy profile, offline; ends with an HTML report"
@@ -24,6 +24,7 @@ help:
 	@echo "make lab                        open JupyterLab"
 	@echo "make reports                    rewrite README's table and reports/*.md from the results files, and the notebooks' links"
 	@echo "make report ASSIGNMENT=gaze     write the report of an assignment into build/report (FORMAT=docx, pdf or md; TEMPLATE=, DETAILS=)"
+	@echo "make site                       build all notebooks and reports as a static site, into build/site"
 	@echo "make bench                      side-by-side timings"
 
 env: $(STAMP)
@@ -70,6 +71,9 @@ reports: env
 	$(BIN)/python -m helpers.course.colab
 	$(BIN)/python -m helpers.course.reports readme
 	$(BIN)/python -m helpers.course.reports report
+
+site: env
+	$(BIN)/python -m helpers.course.site
 
 FORMAT ?= docx
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import html
 import json
 import re
 from pathlib import Path
@@ -122,27 +123,30 @@ def report(assignment: str, root: Path | None = None) -> str | None:
     return _render("report.md.j2", title=TITLES[assignment], results=results) if results else None
 
 
+def mathml(formula: str, display: str) -> str:
+    """A formula of TeX, `inline` or `block`, as MathML; one with a slip as it is written, as MathJax does."""
+    from latex2mathml.converter import convert
+
+    try:
+        return convert(formula, display=display)
+    except Exception:  # whatever the converter meets
+        return f"<code>{html.escape(formula)}</code>"
+
+
 def page(path: Path | str) -> str:
     """A notebook as one HTML page that asks no other host for anything: formulas as MathML, no scripts."""
-    from latex2mathml.converter import convert
     from nbconvert import HTMLExporter
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
     class Renderer(IPythonRenderer):
         def inline_math(self, body: str) -> str:
-            return self._formula(body, "inline")
+            return mathml(body, "inline")
 
         def block_math(self, body: str) -> str:
-            return self._formula(body, "block")
+            return mathml(body, "block")
 
         def latex_environment(self, name: str, body: str) -> str:
-            return self._formula(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
-
-        def _formula(self, body: str, display: str) -> str:
-            try:
-                return convert(body, display=display)
-            except Exception:  # a formula with a slip is shown as it is written, as MathJax does
-                return f"<code>{self.escape_html(body)}</code>"
+            return mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
 
         def image(self, text: str, url: str, title: str | None = None) -> str:
             return text if url.startswith("http") else super().image(text, url, title)
