@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from datetime import date
@@ -17,8 +18,10 @@ from ..contract import tqdm
 from ..training.checkpoints import CheckpointError, replacing
 from .code_hash import notebook_hash
 from .command import Parser
+from .document import Details, write_document
 from .notebooks import read, tidy, unfinished
 from .outputs import contradictions, results_name
+from .reports import PARTS, TITLES
 from .run import output_root, project_root
 
 REPORTS = (".pdf", ".docx", ".doc", ".odt")
@@ -73,7 +76,8 @@ def submission(
 
     Args:
         students: one or two pairs of last name and student number.
-        files: the report, the executed notebooks, and whatever else belongs to them.
+        files: the report, the executed notebooks, and whatever else belongs to them. Without a report one is written
+            from the results of the assignment that the notebooks belong to.
 
     Returns:
         The archive, and remarks on what could not be checked.
@@ -82,14 +86,40 @@ def submission(
         ValueError: in one line what is wrong and what to do; nothing is written then.
     """
     names = "_".join(word for student in checked_students(students, digits) for word in student)
-    _check_files(files)
     remarks: list[str] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        if assignment := _without_report(files):
+            files = [*files, _written(assignment, homework, students, Path(scratch))]
+            remarks.append(
+                f"{files[-1].name} was written from the results of {assignment}: read it before you hand it in."
+            )
+        return _packed(homework, names, files, folder, remarks), remarks
+
+
+def _packed(homework: int, names: str, files: list[Path], folder: Path, remarks: list[str]) -> Path:
+    _check_files(files)
     packed = {_place(path): _content(path, remarks) for path in files} | dict(_course_files())
     target = folder / f"HW{homework}_{names}.zip"
     with replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in packed.items():
             archive.writestr(name, content)
-    return target, remarks
+    return target
+
+
+def _without_report(files: list[Path]) -> str | None:
+    """The assignment whose report is missing among the files; None if there is a report, or no single assignment."""
+    assignments = {PARTS[path.stem].assignment for path in files if _is_notebook(path) and path.stem in PARTS}
+    has_report = any(path.suffix.lower() in REPORTS for path in files)
+    return None if has_report or len(assignments) != 1 else assignments.pop()
+
+
+def _written(assignment: str, homework: int, students: list[tuple[str, str]], folder: Path) -> Path:
+    named = [f"{name} ({number})" for name, number in students]
+    details = Details(TITLES[assignment], f"Homework {homework}", named, date.today().isoformat())
+    try:
+        return write_document(assignment, "docx", folder, details)
+    except ValueError as error:
+        raise ValueError(f"there is no report, and none could be written: {error}") from error
 
 
 def _check_files(files: list[Path]) -> None:

@@ -64,6 +64,41 @@ def test_archive_unpacks_to_something_that_runs(report, notebook, tmp_path):
     assert done.stdout.split() == [str(tmp_path / "unpacked/helpers/__init__.py"), str(tmp_path / "unpacked")], done
 
 
+def test_without_a_report_one_is_written(tmp_path, monkeypatch):
+    asked = []
+
+    def written(assignment, form, folder, details):
+        asked.append((assignment, form, details))
+        (folder / "gaze.docx").write_bytes(b"a report")
+        return folder / "gaze.docx"
+
+    monkeypatch.setattr(hand_in, "write_document", written)
+    notebook = write(tmp_path / "09_gaze_attention.ipynb", ("1", []))
+    path, remarks = hand_in.submission(5, STUDENTS, [notebook], tmp_path)
+    assert zipfile.ZipFile(path).read("gaze.docx") == b"a report"
+    assert remarks == ["gaze.docx was written from the results of gaze: read it before you hand it in."]
+    ((assignment, form, details),) = asked
+    assert (assignment, form, details.course) == ("gaze", "docx", "Homework 5")
+    assert details.students == ["Ahmadi (810199101)", "Bagheri (810199102)"]
+    (tmp_path / "own.pdf").write_bytes(b"%PDF")
+    hand_in.submission(5, STUDENTS, [notebook, tmp_path / "own.pdf"], tmp_path)
+    assert len(asked) == 1  # one's own is taken as it is
+
+
+def test_a_report_that_cannot_be_written_is_said(tmp_path, monkeypatch):
+    def fails(*_):
+        raise ValueError("no notebook of gaze was run")
+
+    monkeypatch.setattr(hand_in, "write_document", fails)
+    notebook = write(tmp_path / "09_gaze_attention.ipynb", ("1", []))
+    with pytest.raises(ValueError, match="there is no report, and none could be written: no notebook of gaze was run"):
+        hand_in.submission(5, STUDENTS, [notebook], tmp_path)
+    other = write(tmp_path / "08_leaf_disease.ipynb", ("1", []))
+    with pytest.raises(ValueError, match="there is no report: add it"):  # of which of the two assignments?
+        hand_in.submission(5, STUDENTS, [notebook, other], tmp_path)
+    assert not list(tmp_path.glob("HW*"))
+
+
 @pytest.mark.parametrize(
     ("students", "said"),
     [
