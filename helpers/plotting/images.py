@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import seaborn as sns
@@ -16,7 +17,7 @@ from .style import closed
 def image_grid(
     rows: Mapping[str, Tensor], captions: Sequence[Sequence[str]] | None = None, size: float = 1.35
 ) -> Figure:
-    """Rows of images under each other, the row's name at its left.
+    """Rows of images under each other, the row's name at its left, broken into lines as long as the row is high.
 
     Args:
         rows: name to images, float `(N, C, H, W)` in [0, 1]; each row has the same N.
@@ -30,7 +31,8 @@ def image_grid(
     for r, (name, images) in enumerate(rows.items()):
         for c, image in enumerate(images):
             show_image(axes[r, c], image, captions[r][c] if captions else "")
-        axes[r, 0].set_ylabel(name, fontsize="small", fontweight="bold")
+        lines = (fill(line, max(8, round(12 * size))) for line in name.split("\n"))
+        axes[r, 0].set_ylabel("\n".join(lines), fontsize="small", fontweight="bold")
     return closed(figure)
 
 

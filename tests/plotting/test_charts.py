@@ -1,5 +1,7 @@
 """Figures hold what they are given, with labels."""
 
+from itertools import pairwise
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -12,6 +14,15 @@ from helpers import plotting
 @pytest.fixture(autouse=True)
 def _style():
     plotting.use_style()
+
+
+@pytest.mark.parametrize("size", [0.9, 1.35])
+def test_names_of_rows_do_not_run_into_each_other(size):
+    names = ("retina, nearest", "retina, centre", "smoothed, five views\nof it", "a")
+    figure = plotting.image_grid({name: torch.rand(2, 3, 8, 8) for name in names}, size=size)
+    figure.canvas.draw()
+    labels = [axis.yaxis.label.get_window_extent() for axis in figure.axes[::2]]
+    assert all(upper.y0 > lower.y1 for upper, lower in pairwise(labels))
 
 
 def test_image_grid_shows_every_image_unchanged():
