@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from ..contract import seeded
@@ -19,11 +20,13 @@ from .resnet import resnet18
 from .scene_nets import CustomNet, CustomNet2, MyNet, SimpleNet
 from .simple_vit import SimpleViT
 from .small import small_cnn
+from .weights import load_vit
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
+OF_SCENES = (SimpleNet, CustomNet, CustomNet2, MyNet)
 BUILDS: dict[str, Callable[..., nn.Module]] = {
     build.__name__: build
-    for build in (resnet18, small_cnn, CifarResNet, SimpleNet, CustomNet, CustomNet2, MyNet, SimpleViT)
+    for build in (resnet18, small_cnn, CifarResNet, SimpleViT, VisionTransformer, load_vit, *OF_SCENES)
 }
 
 

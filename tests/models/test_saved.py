@@ -27,6 +27,15 @@ def folder(tmp_path):
 ARGUMENTS = {
     "resnet18": {"classes": 5, "stem": "half"},
     "small_cnn": {"classes": 5, "dropout": 0.5},
+    "VisionTransformer": {
+        "img_size": 32,
+        "patch_size": 8,
+        "embed_dim": 24,
+        "depth": 1,
+        "num_heads": 2,
+        "num_classes": 5,
+    },
+    "load_vit": {"name": "vit_small_patch14", "img_size": 28, "num_classes": 5},
     "SimpleViT": {"classes": 5, "image_size": 32, "patch_size": 8, "dim": 48},
 } | {build: {"classes": 5} for build in ("CifarResNet", "SimpleNet", "CustomNet", "CustomNet2", "MyNet")}
 
@@ -41,7 +50,8 @@ def test_a_model_comes_back_as_it_was(build, tmp_path):
     torch.manual_seed(2)
     loaded = load_model(tmp_path / "net").model
     assert torch.equal(torch.rand(1), expected)  # loading draws nothing from the caller's generator
-    images = torch.rand(2, 3, 32, 32)
+    side = ARGUMENTS[build].get("img_size", 32)
+    images = torch.rand(2, 3, side, side)
     with torch.no_grad():
         assert torch.equal(loaded(images), model.eval()(images))
 
