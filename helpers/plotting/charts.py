@@ -164,6 +164,7 @@ def verdicts(frame: pd.DataFrame) -> Figure:
     )
     axis.set(xlabel="", ylabel="")
     axis.set_xticklabels(axis.get_xticklabels(), rotation=35, ha="right", fontsize="small")
+    axis.tick_params("y", rotation=0)  # seaborn turns names that are longer than a row is high
     return closed(figure)
 
 
