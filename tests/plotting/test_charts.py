@@ -126,7 +126,9 @@ def test_an_empty_heat_map_stays_dark():
 
 
 def test_verdicts_are_words_and_colours():
-    frame = pd.DataFrame({"one": ["pass", "fail"], "two": ["not run", "pass"]}, index=["a model", "b, longer than a row"])
+    frame = pd.DataFrame(
+        {"one": ["pass", "fail"], "two": ["not run", "pass"]}, index=["a model", "b, longer than a row"]
+    )
     axis = plotting.verdicts(frame).axes[0]
     assert {label.get_rotation() for label in axis.get_yticklabels()} == {0}
     assert [text.get_text() for text in axis.texts] == ["pass", "not run", "fail", "pass"]
