@@ -24,7 +24,7 @@ def test_every_import_is_required():
              for path in SOURCES for node in ast.walk(ast.parse(path.read_text()))
              if isinstance(node, ast.Import | ast.ImportFrom) and not getattr(node, "level", 0)
              for alias in node.names}  # fmt: skip
-    local = {"helpers", "conftest", *(path.stem for path in SOURCES)}
+    local = {"helpers", "conftest", *(path.stem for path in SOURCES), *(path.parent.name for path in SOURCES)}
     tops = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - local
     owners = {top: {owner.lower().replace("_", "-") for owner in packages_distributions()[top]} for top in tops}
     assert {
