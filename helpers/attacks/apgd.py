@@ -173,6 +173,8 @@ class APGDT(APGD):
             raise ValueError(f"targets must be 1 or more, and it takes no rule for a target: {self!r}")
 
     def _search(self, task: Task) -> Tensor:
+        if task.sign < 0:
+            raise ValueError("APGDT chooses its targets itself: leave target out, or take APGD")
         logits = self._mean_logits(task.images, task.highest)
         others = logits.scatter(1, task.labels[:, None], -torch.inf).argsort(1, descending=True)
         number = min(self.targets, logits.shape[1] - 1)

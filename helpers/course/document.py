@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib
+
 from ..contract import tqdm
 from ..training.checkpoints import replacing
 from .command import Parser
@@ -140,6 +142,9 @@ def write_document(assignment: str, form: str, folder: Path, details: Details, t
     root = root or project_root()
     target = folder / f"{assignment}.{form}"
     pieces = list(blocks(assignment, root))
+    files = [content["file"] for kind, content in pieces if kind == "figure"]
+    if missing := [name for name in files if not (root / "reports" / name).is_file()]:  # pandoc would leave them out
+        raise ValueError(f"{missing[0]} is missing: run its notebook again")
     with replacing(target) as temporary:
         if form == "md":
             heads = [f"# {details.title}", *details.students, details.course, details.date]
@@ -150,8 +155,11 @@ def write_document(assignment: str, form: str, folder: Path, details: Details, t
 
 
 def _convert(text: str, details: Details, figures: Path, target: Path, form: str, template: Path | None) -> None:
-    import pypandoc  # these two are installed with what the commands need
-
+    try:
+        import pypandoc
+        import typst
+    except ModuleNotFoundError as error:  # Colab has only what notebooks import
+        raise ValueError(f"a .{form} needs what is not installed here: pip install pypandoc-binary typst") from error
     meta = {"title": details.title, "subtitle": details.course, "author": details.students, "date": details.date}
     text = f"---\n{json.dumps(meta, ensure_ascii=False)}\n---\n\n{text}"
     options = ["--toc", "--toc-depth=2", "--lof", "--lot", f"--resource-path={figures}"]
@@ -159,16 +167,12 @@ def _convert(text: str, details: Details, figures: Path, target: Path, form: str
         options += [f"--reference-doc={template}"] if template else []
         pypandoc.convert_text(text, "docx+native_numbering", "markdown", options, outputfile=target)
         return
-    import matplotlib
-    import typst
-
     style = Path(__file__).parent / "templates" / "report.typ"
-    options += ["--standalone", f"--include-in-header={style}"]
+    made = pypandoc.convert_text(text, "typst", "markdown", [*options, "--standalone", f"--include-in-header={style}"])
+    bare = "\n  )]\n  , kind: table"  # of a table without a caption: it takes no number
     source = figures / f".{target.stem}.typ"  # beside the figures, which it names
     fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"  # DejaVu Sans knows Persian
     try:
-        made = pypandoc.convert_text(text, "typst", "markdown", extra_args=options)
-        bare = "\n  )]\n  , kind: table"  # of a table without a caption: it takes no number
         source.write_text(made.replace(bare, f"{bare}, numbering: none, outlined: false"))
         target.write_bytes(typst.compile(str(source), root=str(figures), font_paths=[str(fonts)]))
     except typst.TypstError as error:  # a damaged figure, say

@@ -151,6 +151,8 @@ def test_too_few_classes_and_nan_are_said():
     with pytest.raises(ValueError, match="targets must be 1 or more"):
         APGDT(torch.nn.Identity(), targets=0)
     model, (images, labels) = make("cnn"), batch(2)
+    with pytest.raises(ValueError, match="chooses its targets itself"):
+        APGDT(model, EPS, 1)(images, labels, (labels + 1) % 10)
     broken = torch.nn.Sequential(model, torch.nn.Module())
     broken[1].forward = lambda logits: logits * (logits - logits.detach()).sqrt()
     with pytest.raises(FloatingPointError, match="NaN or infinite"):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import zipfile
 
 import pytest
@@ -144,6 +145,20 @@ def test_a_damaged_figure_is_said(root, tmp_path):
     with pytest.raises(ValueError, match="typst cannot set it: .*image"):
         document.write_document("gaze", "pdf", tmp_path / "out", DETAILS, root=root)
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("form", ["docx", "pdf", "md"])
+def test_a_missing_figure_is_said(root, tmp_path, form):
+    (root / "reports/figures/seen.png").unlink()
+    with pytest.raises(ValueError, match=r"figures/seen\.png is missing: run its notebook again"):
+        document.write_document("gaze", form, tmp_path / "out", DETAILS, root=root)
+
+
+def test_without_pandoc_one_line_says_what_to_install(root, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pypandoc", None)
+    with pytest.raises(ValueError, match="docx needs what is not installed here: pip install pypandoc-binary typst"):
+        document.write_document("gaze", "docx", tmp_path / "out", DETAILS, root=root)
+    assert document.write_document("gaze", "md", tmp_path / "out", DETAILS, root=root).is_file()
 
 
 STYLE = b'<w:style w:type="paragraph" w:styleId="OurOwn"><w:name w:val="Our Own"/></w:style>'
