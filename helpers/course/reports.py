@@ -9,6 +9,7 @@ import argparse
 import html
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import jinja2
 
 from .code_hash import notebook_hash
 from .colab import GITHUB, repository
+from .comparison import VERDICTS, comparison
 from .run import PROFILES, project_root, read_results
 
 
@@ -123,6 +125,15 @@ def report(assignment: str, root: Path | None = None) -> str | None:
     return _render("report.md.j2", title=TITLES[assignment], results=results) if results else None
 
 
+def compared(root: Path | None = None) -> str:
+    """`reports/README.md`: the figures of the source reports beside ours."""
+    root = root or project_root()
+    sources = comparison(root)
+    counts = Counter(row.verdict for blocks in sources.values() for block in blocks for row in block.rows)
+    written = {name: title for name, title in TITLES.items() if report(name, root)}
+    return _render("comparison.md.j2", sources=sources, verdicts=VERDICTS, counts=counts, reports=written)
+
+
 def mathml(formula: str, display: str) -> str:
     """A formula of TeX, `inline` or `block`, as MathML; one with a slip as it is written, as MathJax does."""
     from latex2mathml.converter import convert
@@ -200,6 +211,7 @@ def main(arguments: list[str] | None = None) -> None:
         for assignment in TITLES:
             if (text := report(assignment, root)) is not None:
                 (root / "reports" / f"{assignment}.md").write_text(text)
+        (root / "reports" / "README.md").write_text(compared(root))
 
 
 if __name__ == "__main__":

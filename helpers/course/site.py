@@ -23,6 +23,7 @@ CONFIG: dict[str, Any] = {
     "site_name": "Robust vision in nine notebooks",
     "use_directory_urls": False,  # pages open from a folder, too
     "strict": True,
+    "validation": {"anchors": "warn"},  # strict: a link to a section that is not there ends the build
     "theme": {
         "name": "material",
         "font": False,
@@ -53,11 +54,15 @@ def sources(root: Path, folder: Path) -> list[dict[str, Any]]:
     reports = [assignment for assignment in TITLES if (root / "reports" / f"{assignment}.md").is_file()]
     for assignment in reports:
         shutil.copy(root / "reports" / f"{assignment}.md", folder / "reports")
+    if (compared := root / "reports" / "README.md").is_file():
+        (folder / "reports" / "comparison.md").write_text(_to_pages(compared.read_text()))
+        reports.append("comparison")
     shutil.copy(Path(__file__).parent / "templates" / "site.css", folder)
+    titles = TITLES | {"comparison": "Five reports, figure by figure"}
     return [
         {"Start": "index.md"},
         {"Notebooks": [f"notebooks/{name}.md" for name in names]},
-        {"Tables and findings": [{TITLES[one]: f"reports/{one}.md"} for one in reports]},
+        {"Tables and findings": [{titles[one]: f"reports/{one}.md"} for one in reports]},
     ]
 
 
@@ -80,9 +85,20 @@ def _without_badges(text: str) -> str:
     return BADGE.sub(lambda found: "" if "OWNER/" in found[1] else f"[Open in Colab]({found[1]})", text)
 
 
+def _to_pages(text: str) -> str:
+    """Links to notebooks, or to a section of one, as links to their pages."""
+    from markdown.extensions.toc import slugify
+
+    def page(found: re.Match[str]) -> str:
+        section = "#" + slugify(found[2].replace("-", " "), "-") if found[2] else ""
+        return f"({found[1]}.md{section})"
+
+    return re.sub(r"\(((?:\.\./)?notebooks/\w+)\.ipynb(?:#([^)]*))?\)", page, text)
+
+
 def _linked(text: str, folder: Path) -> str:
     """README's links to notebooks as links to their pages; what the site does not hold becomes plain text."""
-    text = re.sub(r"\((notebooks/\w+)\.ipynb\)", r"(\1.md)", text)
+    text = _to_pages(text)
 
     def kept(found: re.Match[str]) -> str:
         return found[0] if found[2].startswith("http") or (folder / found[2]).is_file() else found[1]

@@ -40,6 +40,8 @@ def root(tmp_path):
     (tmp_path / "reports/figures/x").mkdir(parents=True)
     shutil.copy(next((ROOT / "reports/figures").rglob("*.png")), tmp_path / "reports/figures/x/y.png")
     (tmp_path / "reports/gaze.md").write_text("# Gaze\n\n![seen](figures/x/y.png)\n")
+    link = f"[09](../notebooks/{NAME}.ipynb#1-·-Evidence)"
+    (tmp_path / "reports/README.md").write_text(f"# Figure by figure\n\n{link}, [gaze](gaze.md)\n")
     (tmp_path / "README.md").write_text(
         f"# Start\n\n{BADGE.format('github/me/mine')}\n\n[notebook](notebooks/{NAME}.ipynb), [licence](LICENSE)\n"
     )
@@ -65,6 +67,17 @@ def test_everything_is_there(site):
     assert f'href="notebooks/{NAME}.html"' in start
     assert "licence" in start
     assert "LICENSE" not in start  # the site does not hold it
+
+
+def test_the_comparison_leads_to_sections_of_notebooks(site):
+    section = re.search(rf'href="../notebooks/{NAME}.html#([^"]+)"', (site / "reports/comparison.html").read_text())[1]
+    assert f'id="{section}"' in (site / f"notebooks/{NAME}.html").read_text()
+
+
+def test_a_section_that_is_not_there_is_refused(root, tmp_path):
+    (root / "reports/README.md").write_text(f"[09](../notebooks/{NAME}.ipynb#2-·-Nothing)\n")
+    with pytest.raises(ValueError, match="a link that leads nowhere"):
+        build(root, tmp_path / "site", tmp_path / "source")
 
 
 def test_no_page_asks_another_host(site):
