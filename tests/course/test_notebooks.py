@@ -31,13 +31,13 @@ def test_committed_notebook_has_results_of_its_own_code(path):
     assert not [name for name in reports.stale() if name.startswith(path.stem)]
 
 
-LONGER_CELLS = {"09_gaze_attention": 71}  # is divided when it is run again; only shrinks
+LONGEST_CELL = 45
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_cells_are_short(path):
     sources = [cell.source.splitlines() for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-    assert max(map(len, sources)) <= LONGER_CELLS.get(path.stem, 45)
+    assert max(map(len, sources)) <= LONGEST_CELL
 
 
 CLAIMS = 3

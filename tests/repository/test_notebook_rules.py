@@ -22,7 +22,6 @@ LONG_LINES = {
     "05_clip_tecoa": 81,
     "06_custom_conv": 80,
     "07_persian_captioning": 65,
-    "09_gaze_attention": 1,  # by two characters; goes when it is run again
 }
 ASSEMBLED_FINDINGS = {
     "02_vit_transfer": 4,
