@@ -175,7 +175,7 @@ MORE = pd.DataFrame([
      ("efficientnet_lite0", "vit_small_patch14", "resnet18"), "part 7; toy: a tiny ResNet, pre-trained here"),
     ("tuned_sides", (32,), (128, 112), (128, 126, 128), "part 7: pixels; a ViT wants a multiple of its patch, 14"),
     ("head_epochs", 10, 20, 20, "part 7: passes over the frozen features, which cost next to nothing"),
-    ("head_lr", (1e-2,), (1e-3, 3e-3), (1e-3, 3e-3, 1e-3), "AdamW on frozen features; tried on held-out training images"),
+    ("head_lr", (1e-2,), (1e-3, 3e-3), (1e-3, 3e-3, 1e-3), "AdamW on frozen features; tried on held-out train images"),
     ("head_decay", (0.1,), (10.0, 3.0), (3.0, 1.0, 3.0), "its weight decay, likewise: features are many, images few"),
     ("source_epochs", 4, 0, 0, "part 7, toy only: passes over the other classes"),
     ("tune_epochs", (2,), (2, 2), (10, 10, 10), "part 7: whole network, one number for each"),
@@ -814,9 +814,7 @@ assert gradient[1].abs().max() > 0
 print("a zero-started block passes its input on; its last convolution has a gradient, its first one not yet")
 
 # %%
-MENDED = {
-    f"{name}, {start}": started(MAKERS[name], start) for name in ("CustomNet", "CustomNet2") for start in STARTS
-}
+MENDED = {f"{name}, {start}": started(MAKERS[name], start) for name in ("CustomNet", "CustomNet2") for start in STARTS}
 mended = pd.DataFrame({name: at_start(scene_model(make)) for name, make in MENDED.items()}).T
 run.value("gradient_plain", mended.loc["CustomNet2, plain", "length of the gradient"])
 run.value("gradient_zero", mended.loc["CustomNet2, zero", "length of the gradient"])
@@ -1939,6 +1937,6 @@ reached, left = rivals["top-1"], robust[TRAINED_AT]
 run.finish(
     f"SimpleNet on {len(test):,} scenes: {top1:.1%} top-1; at a short schedule CustomNet2 {reached['CustomNet2']:.1%} "
     f"with a zero start, {reached['CustomNet2, plain start']:.1%} without, SimpleNet {reached['SimpleNet']:.1%}; "
-    f"fine-tuned from ImageNet {max(tune_answers[kind, 'whole'].top1 for kind in tuned):.1%}; under {TRAINED_AT} "
+    f"pre-trained and fine-tuned {max(tune_answers[kind, 'whole'].top1 for kind in tuned):.1%}; under {TRAINED_AT} "
     f"{left[SUBJECT]:.1%} after adversarial training, {left['plain']:.1%} without"
 )
