@@ -100,6 +100,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import freeze_batch_norm_2d
 from timm.optim import param_groups_layer_decay
 from torch import nn
 from torch.autograd import Function, gradcheck
@@ -180,7 +181,7 @@ MORE = pd.DataFrame([
     ("source_epochs", 4, 0, 0, "part 7, toy only: passes over the other classes"),
     ("tune_epochs", (2,), (2, 2), (10, 10, 10), "part 7: whole network, one number for each"),
     ("tune_batch", 16, 32, 64, "part 7"),
-    ("tune_lr", (1e-3,), (5e-4, 2e-4), (5e-4, 2e-4, 5e-4), "AdamW's peak at the last block, one for each"),
+    ("tune_lr", (1e-3,), (3e-4, 2e-4), (3e-4, 2e-4, 3e-4), "AdamW's peak at the last block, one for each"),
     ("layer_decay", 0.8, 0.8, 0.8, "each block learns at 0.8 times the rate of the one above"),
     ("scratch_lr", 1e-3, 1e-3, 1e-3, "AdamW's peak, from random weights"),
     ("attacked", 100, 1_000, 2_000, "parts 9, 10: test images that are attacked"),
@@ -1270,12 +1271,37 @@ frozen = pd.DataFrame({kind: {"features": model.network.num_features, "top-1": t
 run.table("frozen", frozen.rename_axis("network"), f"A linear head on frozen features, {len(tune_test):,} test images")
 
 # %% [markdown]
-# **Whole.** Now every weight moves. And as a control the first network once more from random weights: same images, same
-# number of epochs, same augmentation.
+# **A trap on the way.** In training mode BatchNorm normalises by the statistics of the *batch*, not by those it has
+# gathered. These are of 224-pixel photographs of other things, and the fitted head has seen features made with them. What
+# does the mere change of mode do to the fitted network, before any step? (A ViT has no BatchNorm.)
+
+# %%
+def loss_in(model, data, training):
+    """Cross-entropy of a copy of the model on a set, in training or evaluation mode."""
+    probe = deepcopy(model).train(training)
+    with torch.no_grad():
+        found = [(probe(images), labels) for images, labels in Batches(data, settings.tune_batch, device=run.device)]
+    logits, labels = (torch.cat(part) for part in zip(*found, strict=True))
+    return F.cross_entropy(logits, labels).item()
+
+
+some = {kind: sets[0].take(256, run.seed) for kind, sets in tune_sets.items()}
+modes = pd.DataFrame({kind: {f"{mode} mode": loss_in(model, some[kind], mode == "training")
+                             for mode in ("evaluation", "training")} for kind, model in tuned.items()}).T  # fmt: skip
+run.table("modes", modes.rename_axis("network"), "Loss with the fitted head on 256 training images, by mode")
+
+# %% [markdown]
+# ⟦modes_reading: what training mode does to EfficientNet's loss⟧ So BatchNorm is *frozen* below: `freeze_batch_norm_2d`
+# makes it a fixed scale and shift, in training too.
+#
+# **Whole.** Now every other weight moves. And as a control the first network once more from random weights, BatchNorm in
+# use: same images, same number of epochs, same augmentation.
 
 # %%
 def tune(name, model, sets, epochs, lr, layer_decay):
-    """Train the whole network by the schedule of part 4 with AdamW."""
+    """Train the whole network by the schedule of part 4 with AdamW; a layer decay says that it was pre-trained."""
+    if layer_decay < 1:
+        freeze_batch_norm_2d(model.network)
     groups = param_groups_layer_decay(model.network, weight_decay=settings.vit_decay, layer_decay=layer_decay)
     for group in groups:
         group["lr"] = lr * group.pop("lr_scale", 1.0)
@@ -1824,6 +1850,7 @@ except RuntimeError as error:
     print("a view:", str(error).partition(".")[0][:60])
 
 # %% [markdown]
+# - **BatchNorm left in training mode while fine-tuning.** See part 7: the head was fitted to other features.
 # - **Epoch 10 of 60 beside epoch 10 of 10.** See part 5: the rate is still high in the one and zero in the other.
 # - **"$K^2$ times the memory", whatever the stride.** It is $K^2/s^2$: 12 for SimpleNet's first layer.
 # - **A validation that draws.** Random interpolation of test images makes the accuracy noisy from epoch to epoch.
