@@ -94,10 +94,10 @@ def shows(text: str, value: Any) -> bool:
     """Whether `text` is the value of a results file (floats of six digits) as it would be printed."""
     if value is None:
         return text in MISSING
-    if isinstance(value, list):  # JSON has no tuples
-        return text in (str(value), str(tuple(value)))
+    if isinstance(value, list) and text.startswith("("):
+        value = tuple(value)  # JSON has no tuples
     number = NUMBER.fullmatch(text)
-    if isinstance(value, str | bool) or not number:
+    if isinstance(value, str | bool | list | tuple) or not number:
         return text == str(value) or (text.endswith("...") and str(value).startswith(text[:-3]))
     unit = 10.0 ** (int(number["power"] or 0) - len(number["decimals"] or ""))
     return abs(float(text.replace(",", "")) - value) <= 0.5001 * unit + 5e-6 * abs(value) * isinstance(value, float)

@@ -8,9 +8,6 @@ from pathlib import Path
 import pandas as pd
 import torch
 import torchattacks
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 from transformers import Dinov2Config, Dinov2Model
 
@@ -19,22 +16,18 @@ from ..clip import Clip, load_clip, save_clip
 from ..clip.stand_in import TEMPLATES, Matching, dinov2_tower, new_clip
 from ..contract import seeded
 from ..course.run import Run
-from ..data import Batches, ImageSet, RandomFlip, data_root, load, toy
+from ..data import Batches, ImageSet, RandomFlip, load, toy
+from ..data.joined import joined
+from ..data.toy_pairs import CONTRAST, OTHERS, PAIRS, TEN
 from ..models import normalized, small_cnn
-from ..models.cifar_resnet import CifarResNet
+from ..models.pretrained_resnet20 import pretrained_resnet20
 from ..models.weights import find_weights
 from ..training import fit
-from ..training.checkpoints import CheckpointError
 from . import once_a_run
 from .nb02 import Split, load_or_train
 
 NOTEBOOK, OPENAI = "05_clip_tecoa", "openai/clip-vit-base-patch32"
 STEPS = 7  # of the assignment's transfer attack
-# Toy classes: a colour on a ground. The tuning shows ten of the twenty pairs often and the other ten, `TEN`, seldom.
-PAIRS = tuple(f"{colour} thing on {ground}" for colour in toy.COLOURS for ground in toy.GROUNDS)
-TEN = [pair for pair in range(len(PAIRS)) if (pair // len(toy.GROUNDS) + pair) % 2 == 0]
-OTHERS = [pair for pair in range(len(PAIRS)) if pair not in TEN]
-CONTRAST = 0.3  # of the toy scenes: at full contrast the notebook's five steps of PGD leave some trained models 15 %
 
 
 @once_a_run
@@ -56,7 +49,7 @@ def other_classes(run: Run) -> ImageSet:
     return load("cifar100", "test").take(run.pick(toy=200, lite=1_000, full=10_000), run.seed)
 
 
-def _toy(classes: list[int], split: str, count: int) -> ImageSet:
+def _toy(classes: tuple[int, ...], split: str, count: int) -> ImageSet:
     """Drawn scenes of these pairs of colour and ground, the same number of each split for the same count."""
     scenes = toy.draw(4 * count, 32, 20 + toy.SPLITS[split][1])
     pairs = scenes.attributes["colour"] * len(toy.GROUNDS) + scenes.attributes["ground"]
@@ -70,18 +63,6 @@ def _toy(classes: list[int], split: str, count: int) -> ImageSet:
 def _halves(run: Run) -> tuple[ImageSet, ImageSet]:
     """CIFAR-10's training images: those that tune the stand-in, and the others."""
     return load("cifar10", "train").divide(4_500, run.seed)
-
-
-def joined(first: ImageSet, second: ImageSet) -> ImageSet:
-    """Both sets as one, with the classes of the first and then those of the second."""
-    return replace(
-        first,
-        images=torch.cat([first.images, second.images]),
-        labels=torch.cat([first.labels, second.labels + len(first.classes)]),
-        classes=first.classes + second.classes,
-        name=f"{first.name} + {second.name}",
-        masks=None,
-    )
 
 
 @once_a_run
@@ -160,33 +141,8 @@ def surrogate(run: Run) -> tuple[nn.Module, str]:
     """
     if run.profile == "toy":
         return _toy_surrogate(run).eval(), "small_cnn, trained here"
-    path = data_root() / "weights" / "resnet20_cifar10.safetensors"
-    network, source = (_resnet20(path), f"weights/{path.name}") if path.is_file() else (_hub_resnet20(), HUB[0])
-    mean, std = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD) if path.is_file() else HUB[1]
-    return normalized(network, mean, std).eval().requires_grad_(False).to(run.device), source
-
-
-# The hub's models were trained with another normalisation than ImageNet's.
-HUB = ("chenyaofo/pytorch-cifar-models", ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)))
-
-
-def _resnet20(path: Path) -> nn.Module:
-    network = CifarResNet()
-    try:
-        network.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise CheckpointError(f"weights/{path.name} is no ResNet-20 of the kind known: {error}") from error
-    return network
-
-
-def _hub_resnet20() -> nn.Module:
-    try:
-        return torch.hub.load(HUB[0], "cifar10_resnet20", pretrained=True, trust_repo=True, verbose=False)
-    except Exception as error:  # whatever the network or the hub does, the answer is the same
-        raise CheckpointError(
-            f"no ResNet-20: resnet20_cifar10.safetensors is not in {data_root() / 'weights'}, and torch hub said "
-            f"{type(error).__name__}: {str(error)[:120]}. Connect to a network, or put the file there (data/README.md)."
-        ) from error
+    network, source = pretrained_resnet20()
+    return network.to(run.device), source
 
 
 def _toy_surrogate(run: Run) -> nn.Module:

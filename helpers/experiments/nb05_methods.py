@@ -13,11 +13,11 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 import torchattacks
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from ..attacks import PGD
 from ..clip import LearnedHead, ZeroShot, class_vectors, in_batch_loss
+from ..clip.head import fit_head
 from ..clip.lora import add_lora
 from ..clip.prompts import PixelFrame, PromptedEmbeddings
 from ..contract import seeded
@@ -108,16 +108,6 @@ def start(run: Run, name: str) -> nn.Module:
     if isinstance(model, LearnedHead):
         fit_head(model, Batches(ten_classes(run).train, 100, device=run.device))
     return model
-
-
-@torch.no_grad()
-def fit_head(model: LearnedHead, batches: Batches) -> None:
-    """The head as scikit-learn's logistic regression on the vectors of clean images: the paper's first stage."""
-    model.eval()
-    found = torch.cat([model.features(images) for images, _ in batches]).cpu().numpy()
-    regression = LogisticRegression(max_iter=1_000).fit(found, batches.data.labels.cpu().numpy())
-    model.head.weight.copy_(torch.from_numpy(regression.coef_))
-    model.head.bias.copy_(torch.from_numpy(regression.intercept_))
 
 
 def adapted(run: Run, name: str) -> Trained:

@@ -317,7 +317,7 @@ for case, (model, layer, kind, to_grid) in CASES.items():
     if find_spec("pytorch_grad_cam"):
         library = of_the_library(model, layer, images, labels, to_grid)
         torch.testing.assert_close(scale_maps(by_hand).cpu(), library, rtol=0, atol=1e-4)
-    print(f"{case}: Grad-CAM by hand = helpers.explain = pytorch-grad-cam")
+    print(f"{case}: Grad-CAM by hand = helpers.explain (and pytorch-grad-cam, where it is installed)")
 
 # %% [markdown]
 # Two relatives appear below. **HiResCAM** (Draelos and Carin 2020) leaves out the average: $M =

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from helpers.clip import LearnedHead
@@ -29,4 +30,8 @@ def test_the_head_starts_as_logistic_regression():
     fit_head(model, Batches(ImageSet(pixels, labels, ("a", "b", "c")), 20))
     with torch.no_grad():
         assert (model(pixels / 255).argmax(1) == labels).float().mean() > 0.9
+    vectors = 10 * Bright()(pixels / 255).numpy()  # at scale 100
+    wanted = LogisticRegression(max_iter=1_000).fit(vectors, labels.numpy())
+    torch.testing.assert_close(model.head.weight.detach(), torch.from_numpy(wanted.coef_).float())
+    torch.testing.assert_close(model.head.bias.detach(), torch.from_numpy(wanted.intercept_).float())
     assert model.head.weight.requires_grad
