@@ -345,6 +345,28 @@ def test_evaluation_counts():
     assert result.top1 == 0.75
 
 
+class Attending(nn.Module):
+    """Attention over the rows of an image, and a note of which kernels each call might use."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.allowed = nn.Linear(16, 20), []
+
+    def forward(self, images):
+        self.allowed.append((torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled()))
+        rows = images.mean(1, keepdim=True)
+        return self.head(F.scaled_dot_product_attention(rows, rows, rows).mean((1, 2)))
+
+
+@pytest.mark.trains
+def test_in_bf16_a_cpu_learns_with_plain_attention():
+    for precision, allowed in (("bf16", (False, True)), ("no", (True, True))):
+        model, _ = quick(Attending(), precision=precision)
+        assert set(model.allowed) == {allowed}
+        model(torch.rand(2, 3, 16, 16))
+        assert model.allowed[-1] == (True, True)  # afterwards as before
+
+
 @pytest.mark.trains
 def test_each_training_in_a_process_has_its_own_precision():
     seen = []
