@@ -165,7 +165,7 @@ SETTINGS = pd.DataFrame([  # name, toy, lite, full, reason
     ("levels", (4, 12, 32), (1, 4, 8), (1, 4, 8), "budgets of the white-box attacks"),
     ("attacked", 60, 1_000, 1_000, "test images under white-box attack"),
     ("steps", 5, 20, 20, "of white-box PGD, a quarter of the budget each"),
-    ("starts", 1, 2, 2, "random starts for each of the two losses"),
+    ("starts", 1, 1, 2, "random starts for each of the two losses; lite: two in all"),
     ("apgd_steps", 5, 30, 50, "of APGD, on the images that still stand"),
     ("scaled", 40, 200, 500, "test images on which one model is attacked through four scales"),
     ("side", (96, 1), (1_500, 2), (2_000, 5), "part 8: training images and epochs of the 21 short trainings"),
@@ -180,8 +180,8 @@ run.table("settings", SETTINGS, "Every setting, by profile, with its reason")
 
 # %% [markdown]
 # Precision: trainings compute in 16 bits on a GPU (`fp16` on a T4, which has no `bf16` of its own) and on processors that
-# have `bf16`; the line above says what this run does. Attacks always compute in 32 bits, because in 16 small gradients
-# round to zero, and that would look like robustness.
+# have `bf16`, the attacks inside a training too; the line above says what this run does. The attacks that *measure*
+# compute in 32 bits, because in 16 small gradients round to zero, and that would look like robustness.
 
 # %% [markdown]
 # ## 1 · The images
@@ -1138,7 +1138,7 @@ COMPARED = {
     "attacked − clean training images, clean": ("tau 0.01: clean", "tau 0.01, clean images: clean"),
     f"own − surrogate's attacks, stands at {LOW}": (f"tau 0.01, own attacks: stands at {LOW}",
                                                     f"tau 0.01: stands at {LOW}"),
-}
+}  # fmt: skip
 steps = pd.DataFrame({name: 100 * (by_seed[one] - by_seed[two]) for name, (one, two) in COMPARED.items()}).T
 steps = steps.assign(mean=steps.mean(axis=1), deviation=steps.std(axis=1))
 run.value("seed_deviation", by_seed.std().max() * 100)
@@ -1157,7 +1157,7 @@ for name in MAIN:
     standing[name] = white_box(models[name])
 rows = {name: {"clean": stands["clean"].float().mean().item(),
                "made for the surrogate": answers[name, "made for the surrogate"].top1}
-        | {budget: stands[budget].float().mean().item() for budget in BUDGETS} for name, stands in standing.items()}
+        | {budget: stands[budget].float().mean().item() for budget in BUDGETS} for name, stands in standing.items()}  # fmt: skip
 white = pd.DataFrame(rows).T.rename_axis("model")
 for name in MAIN:
     run.value(f"{name}: white-box {LOW}", white.loc[name, LOW])
