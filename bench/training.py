@@ -73,7 +73,7 @@ def learn_toy_world():
 
 
 def attention(size, kernel):
-    """A step of a ViT-S/14 in bf16 with torch's fused attention for the CPU, or with the plain one that `fit` asks for."""
+    """A step of a ViT-S/14 in bf16 with torch's fused attention for the CPU, or with the plain one of `fit`."""
     vit = load_vit("vit_small_patch14", size, 100).train()
     images, labels = torch.rand(32, 3, size, size), torch.arange(32)
 

@@ -158,14 +158,18 @@ def _convert(text: str, details: Details, figures: Path, target: Path, form: str
     try:
         import pypandoc
         import typst
+
+        from .word import finish
     except ModuleNotFoundError as error:  # Colab has only what notebooks import
-        raise ValueError(f"a .{form} needs what is not installed here: pip install pypandoc-binary typst") from error
+        missing = "pip install pypandoc-binary python-docx typst"
+        raise ValueError(f"a .{form} needs what is not installed here: {missing}") from error
     meta = {"title": details.title, "subtitle": details.course, "author": details.students, "date": details.date}
     text = f"---\n{json.dumps(meta, ensure_ascii=False)}\n---\n\n{text}"
     options = ["--toc", "--toc-depth=2", "--lof", "--lot", f"--resource-path={figures}"]
     if form == "docx":
         options += [f"--reference-doc={template}"] if template else []
         pypandoc.convert_text(text, "docx+native_numbering", "markdown", options, outputfile=target)
+        finish(target)
         return
     style = Path(__file__).parent / "templates" / "report.typ"
     made = pypandoc.convert_text(text, "typst", "markdown", [*options, "--standalone", f"--include-in-header={style}"])

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 WORDS = {"train": "training", "val": "validation", "adv": "attacked", "top1": "accuracy", "top5": "top-5 accuracy",
-         "lr": "learning rate", "noisy": "noisy", "loss": "loss"}  # fmt: skip
+         "lr": "learning rate", "noisy": "noisy", "loss": "loss", "precision": "precision", "recall": "recall",
+         "f1": "F1", "macro": "macro", "weighted": "weighted"}  # fmt: skip
 LISTED = {"Figures": "image", "Tables": "table"}
+WIDEST = 10  # columns of a table that a page can hold
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>$~^#|])")
 
 
@@ -66,12 +68,21 @@ def as_pandoc(pieces: Iterable[Piece]) -> str:
     return "\n\n".join(texts) + "\n"
 
 
+def _turned(table: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Columns and rows; of a table wider than long, and too wide for a page, with the two exchanged."""
+    columns, rows = table["columns"], table["rows"]
+    if len(columns) <= WIDEST or len(rows) >= WIDEST:
+        return columns, rows
+    return [columns[0], *(str(row[0]) for row in rows)], [list(line) for line in zip(columns, *rows, strict=True)][1:]
+
+
 def _grid(table: dict[str, Any]) -> str:
     """A pipe table; its dashes say how wide a column is beside the others, should the whole be wider than a page."""
-    head = [_plain(speaking(column)) for column in table["columns"]]
-    rows = [[_plain(number(value)) for value in row] for row in table["rows"]]
+    columns, given = _turned(table)
+    head = [_plain(speaking(column)) for column in columns]
+    rows = [[_plain(number(value)) for value in row] for row in given]
     lines = [head, [], *rows]
-    for texts, values in zip(zip(head, *rows, strict=True), zip(*table["rows"], strict=True), strict=True):
+    for texts, values in zip(zip(head, *rows, strict=True), zip(*given, strict=True), strict=True):
         dashes = "-" * min(max(max(map(len, " ".join(texts).split())), max(map(len, texts)) // 2), 40)
         lines[1].append(f":{dashes}" if any(isinstance(value, str) for value in values) else f"{dashes}:")
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -28,7 +28,7 @@ class Part(NamedTuple):
     assignment: str
 
 
-ROBUST, ZERO_SHOT, SCENES, GAZE = "robustness_and_captions", "clip_and_leaves", "scenes_by_hand", "gaze"
+ROBUST, ZERO_SHOT, SCENES, GAZE = "robustness_and_captions", "clip_and_leaves", "scenes", "gaze"
 PARTS = {
     "01_noisy_resnet": Part(
         "What does Gaussian noise in the training images cost a ResNet-18, and what does it buy?", ROBUST

@@ -123,7 +123,7 @@ def test_docx(root, tmp_path):
     for piece in ("A title", "A course", "Sara Ahmadi (810199101)", "2026-01-03", "0.437", "Epochs | of one", "1,200",
                   "Table 1", "Table 4", "Figure 1", "a | b*c_d* <e>".replace("<e>", "&lt;e&gt;")):  # fmt: skip
         assert piece in words
-    assert words.index("What is seen") > words.index("Epochs | of one")
+    assert words.rindex("What is seen") > words.rindex("Epochs | of one")  # before that they are in the lists
     assert {"List of Figures", "List of Tables"} <= set(re.findall(r"<w:t[^>]*>(List of \w+)<", text))
     assert "<m:oMath>" in text  # a formula, not its source
     assert text.index("TableCaption") < text.index("<w:tbl>")
@@ -156,7 +156,9 @@ def test_a_missing_figure_is_said(root, tmp_path, form):
 
 def test_without_pandoc_one_line_says_what_to_install(root, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pypandoc", None)
-    with pytest.raises(ValueError, match="docx needs what is not installed here: pip install pypandoc-binary typst"):
+    with pytest.raises(
+        ValueError, match="docx needs what is not installed here: pip install pypandoc-binary python-docx"
+    ):
         document.write_document("gaze", "docx", tmp_path / "out", DETAILS, root=root)
     assert document.write_document("gaze", "md", tmp_path / "out", DETAILS, root=root).is_file()
 
@@ -207,4 +209,18 @@ def test_numbers_as_a_report_shows_them(value, text):
 def test_names_of_columns_speak():
     assert speaking("val_top1") == "validation accuracy"
     assert speaking("val_adv_top1") == "validation attacked accuracy"
+    assert speaking("precision_weighted") == "precision weighted"
     assert speaking("images_a_class") == "images_a_class"
+
+
+def test_a_table_wider_than_a_page_and_short_is_turned():
+    checks = {
+        "caption": "Checks",
+        "columns": ["network", *map(str, range(11))],
+        "rows": [["a", *range(11)], ["b"] * 12],
+    }
+    lines = as_markdown([markup.Piece("table", checks)]).splitlines()[2:]
+    assert lines[0] == "| network | a | b |"
+    assert lines[2:] == [f"| {place} | {place} | b |" for place in range(11)]
+    checks["rows"] *= 5  # as long as it is wide: it stays
+    assert as_markdown([markup.Piece("table", checks)]).splitlines()[2].startswith("| network | 0 | 1 |")
