@@ -110,7 +110,9 @@ def formulas(page: str) -> str:
     """A page with each formula as MathML."""
 
     def converted(found: re.Match[str]) -> str:
-        return mathml(html.unescape(found[3]), "inline" if found[2] == "(" else "block")
+        if found[2] != "(":
+            return mathml(html.unescape(found[3]), "block")
+        return f'<span class="formula">{mathml(html.unescape(found[3]), "inline")}</span>'
 
     return FORMULA.sub(converted, page)
 
