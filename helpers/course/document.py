@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
+from PIL import Image
 
 from ..contract import tqdm
 from ..training.checkpoints import replacing
@@ -26,6 +27,7 @@ from .reports import PARTS, TITLES, stale
 from .run import project_root, read_results
 
 FORMATS = ("docx", "pdf", "md")
+TALLEST = 1.2  # height of a figure over the width of the page's text
 LEFT_OUT = re.compile(r"^#+ (0 ·|Exercises|References)")  # parts of a notebook that are no report
 CALL = re.compile(r"""\brun\.(table|figure|finding)\(\s*(?:f?["']([^"']*)["'])?""")
 
@@ -150,8 +152,19 @@ def write_document(assignment: str, form: str, folder: Path, details: Details, t
             heads = [f"# {details.title}", *details.students, details.course, details.date]
             temporary.write_text("\n\n".join(filter(None, heads)) + "\n\n" + as_markdown(pieces))
         else:
-            _convert(as_pandoc(pieces), details, root / "reports", temporary, form, template)
+            sized = [_sized(piece, root / "reports") if piece.kind == "figure" else piece for piece in pieces]
+            _convert(as_pandoc(sized), details, root / "reports", temporary, form, template)
     return target
+
+
+def _sized(figure: Piece, folder: Path) -> Piece:
+    """The figure with its width in per cent of the page's; a tall one is narrower, so that its caption fits below."""
+    try:
+        with Image.open(folder / figure.content["file"]) as image:
+            ratio = image.height / image.width
+    except OSError as error:
+        raise ValueError(f"{figure.content['file']} is damaged: run its notebook again") from error
+    return Piece("figure", figure.content | {"width": round(100 * min(1.0, TALLEST / ratio))})
 
 
 def _convert(text: str, details: Details, figures: Path, target: Path, form: str, template: Path | None) -> None:

@@ -62,7 +62,8 @@ def as_pandoc(pieces: Iterable[Piece]) -> str:
         if kind == "table":
             texts += [_grid(content), f": {_plain(content['caption'])}"]
         elif kind == "figure":
-            texts.append(f"![{_plain(content['caption'])}]({content['file']}){{width=100%}}")
+            width = content.get("width", 100)
+            texts.append(f"![{_plain(content['caption'])}]({content['file']}){{width={width}%}}")
         else:
             texts.append(content)
     return "\n\n".join(texts) + "\n"

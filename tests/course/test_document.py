@@ -142,9 +142,19 @@ def test_pdf(root, tmp_path, monkeypatch):
 
 def test_a_damaged_figure_is_said(root, tmp_path):
     (root / "reports/figures/seen.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match="typst cannot set it: .*image"):
-        document.write_document("gaze", "pdf", tmp_path / "out", DETAILS, root=root)
+    for form in ("pdf", "docx"):
+        with pytest.raises(ValueError, match=r"figures/seen\.png is damaged: run its notebook again"):
+            document.write_document("gaze", form, tmp_path / "out", DETAILS, root=root)
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_tall_figure_is_narrower_than_the_page(root, tmp_path):
+    Image.new("RGB", (100, 300), "red").save(root / "reports/figures/seen.png")
+    path = document.write_document("gaze", "docx", tmp_path / "out", DETAILS, root=root)
+    (width, height) = re.search(
+        r'<wp:extent c[xy]="(\d+)" c[xy]="(\d+)"', zipfile.ZipFile(path).read("word/document.xml").decode()
+    ).groups()
+    assert max(int(width), int(height)) / 914_400 < 1.3 * 5.5  # of the text's width, in inches
 
 
 @pytest.mark.parametrize("form", ["docx", "pdf", "md"])
