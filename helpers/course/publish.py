@@ -1,7 +1,7 @@
-"""Trained models to share: `python -m helpers.course.publish FOLDER`.
+"""Trained models to share: `python -m helpers.course publish-models FOLDER --hub OWNER/NAME`.
 
-The folder can be put on a model hub as it is. Whoever puts its content into `$DATA_ROOT/models` starts the notebooks
-that need these models without training them.
+Without `--hub` the folder can be put on a model hub as it is. Whoever puts its content into `$DATA_ROOT/models` starts
+the notebooks that need these models without training them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import shutil
 import sys
 from pathlib import Path
 from typing import NamedTuple
+
+from huggingface_hub import HfApi
 
 from ..contract import tqdm
 from ..models.saved import CARD, WEIGHTS, load_model
@@ -87,11 +89,30 @@ def _readme(shared: list[Shared]) -> str:
     return "\n".join([*head, "", "| model | network | MB | trained with |", "|---|---|---|---|", *rows, ""])
 
 
+def upload(folder: Path, hub: str) -> str:
+    """Put the folder on the Hugging Face hub as the model `hub`, `OWNER/NAME`; returns its address.
+
+    Raises:
+        ValueError: the hub cannot be reached, or does not let you write there.
+    """
+    try:
+        api = HfApi()
+        address = api.create_repo(hub, exist_ok=True)
+        api.upload_folder(repo_id=hub, folder_path=folder)
+    except Exception as error:  # whatever the network or the hub does, the answer is the same
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{hub} was not written ({reason}): `hf auth login`, or put {folder} there by hand") from error
+    return str(address)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    parser = Parser(prog="python -m helpers.course.publish", description="Copy trained models that are small enough.")
+    parser = Parser(
+        prog="python -m helpers.course publish-models", description="Copy trained models that are small enough."
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--most", type=float, default=MOST_MEGABYTES, metavar="MB", help="size of the largest")
+    parser.add_argument("--hub", metavar="OWNER/NAME", help="put the folder there, on the Hugging Face hub")
     options = parser.parse_args(arguments)
     try:
         shared, left = publish(options.folder, options.most)
@@ -99,6 +120,11 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"Nothing was published: {error}")
     for line in [*(f"{one.place}: {one.megabytes:.1f} MB" for one in shared), *left]:
         tqdm.write(line)
+    if options.hub:
+        try:
+            tqdm.write(upload(options.folder, options.hub))
+        except ValueError as error:
+            sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,9 @@ import torch
 from course.test_models import bias, here, owner  # noqa: F401
 from safetensors.torch import load_file, save_file
 
+from helpers.course import publish as module
+from helpers.course.__main__ import COMMANDS
+from helpers.course.__main__ import main as course
 from helpers.course.models import trained
 from helpers.course.publish import main, publish
 from helpers.course.run import Run, checkpoint_root
@@ -71,3 +74,49 @@ def test_the_copy_is_the_model(saved, tmp_path):
     for file in FILES:
         assert (tmp_path / "out/01_owner.toy/clean" / file).read_bytes() == (saved / "clean" / file).read_bytes()
     assert json.loads((tmp_path / "out/01_owner.toy/clean/model.json").read_text())["notebook"] == "01_owner"
+
+
+class Hub:
+    """A hub that notes what it is given, or refuses it."""
+
+    given, refuses = [], False
+
+    def create_repo(self, name, exist_ok):
+        if self.refuses:
+            raise ConnectionError("no route to it\nsecond line")
+        return f"https://hub/{name}"
+
+    def upload_folder(self, repo_id, folder_path):
+        self.given.append((repo_id, sorted(path.name for path in folder_path.iterdir())))
+
+
+def test_the_folder_goes_to_a_hub_if_asked(saved, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "HfApi", Hub)
+    monkeypatch.setattr(Hub, "given", [])
+    course(["publish-models", str(tmp_path / "out")])
+    assert Hub.given == []
+    course(["publish-models", str(tmp_path / "out"), "--hub", "me/mine"])
+    assert Hub.given == [("me/mine", ["01_owner.toy", "README.md"])]
+    said = capsys.readouterr()
+    assert "https://hub/me/mine" in said.out + said.err
+
+
+def test_a_hub_that_refuses_is_said_in_one_line_and_the_folder_stays(saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "HfApi", Hub)
+    monkeypatch.setattr(Hub, "refuses", True)
+    with pytest.raises(SystemExit) as stopped:
+        course(["publish-models", str(tmp_path / "out"), "--hub", "me/mine"])
+    assert str(stopped.value).startswith("me/mine was not written (no route to it): `hf auth login`, or put ")
+    assert (tmp_path / "out/README.md").is_file()
+
+
+def test_commands_by_name(monkeypatch, capsys):
+    given = []
+    monkeypatch.setitem(COMMANDS, "site", given.extend)
+    course(["site", "--help"])
+    assert given == ["--help"]
+    with pytest.raises(SystemExit):
+        course(["publish"])
+    assert "invalid choice: 'publish'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        course([])
