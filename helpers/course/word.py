@@ -70,6 +70,9 @@ def _fit(table: Table, page: int) -> None:
             cell.width = width
             for run in (run for paragraph in cell.paragraphs for run in paragraph.runs):
                 run.font.size = Pt(size)
+                persian = OxmlElement("w:szCs")  # the size of letters that run from right to left
+                persian.set(qn("w:val"), str(round(2 * size)))  # in half points
+                run._r.rPr.find(qn("w:sz")).addnext(persian)
 
 
 def _entries(paragraphs: list[Paragraph]) -> Iterator[tuple[str, str, str]]:

@@ -76,3 +76,5 @@ def test_tables_have_the_widths_of_their_words(report: Path):
     assert [round(column.width / 1000) for column in table.columns] == pytest.approx([w / 1000 for w in widths], abs=1)
     assert {cell.width for row in table.rows for cell in row.cells} == {column.width for column in table.columns}
     assert {run.font.size for cell in table.column_cells(0) for run in cell.paragraphs[0].runs} == {Pt(size)}
+    persian = {each.get(qn("w:val")) for each in table._tbl.iter(qn("w:szCs"))}
+    assert persian == {str(round(2 * size))}
