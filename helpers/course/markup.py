@@ -74,7 +74,8 @@ def _turned(table: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
     columns, rows = table["columns"], table["rows"]
     if len(columns) <= WIDEST or len(rows) >= WIDEST:
         return columns, rows
-    return [columns[0], *(str(row[0]) for row in rows)], [list(line) for line in zip(columns, *rows, strict=True)][1:]
+    turned = zip(map(speaking, columns), *rows, strict=True)
+    return [columns[0], *(str(row[0]) for row in rows)], [list(line) for line in turned][1:]
 
 
 def _grid(table: dict[str, Any]) -> str:

@@ -31,8 +31,9 @@ def finish(path: Path) -> None:
         _fit(table, page)
     entries = list(_entries(document.paragraphs))
     for block in list(document.element.body.iter(qn("w:sdt"))):
-        listed = LISTS.get(block.find(".//" + qn("w:docPartGallery")).get(qn("w:val")), ())
-        _fill(block, [entry for entry in entries if entry[0] in listed])
+        gallery = block.find(".//" + qn("w:docPartGallery"))
+        if gallery is not None and (listed := LISTS.get(gallery.get(qn("w:val")))):
+            _fill(block, [entry for entry in entries if entry[0] in listed])
     document.save(str(path))
 
 
@@ -70,8 +71,8 @@ def _fit(table: Table, page: int) -> None:
             cell.width = width
             for run in (run for paragraph in cell.paragraphs for run in paragraph.runs):
                 run.font.size = Pt(size)
-                persian = OxmlElement("w:szCs")  # the size of letters that run from right to left
-                persian.set(qn("w:val"), str(round(2 * size)))  # in half points
+                # The size of letters that run from right to left, in half points.
+                persian = _element("w:szCs", **{"w:val": str(round(2 * size))})
                 run._r.rPr.find(qn("w:sz")).addnext(persian)
 
 
@@ -80,15 +81,10 @@ def _entries(paragraphs: list[Paragraph]) -> Iterator[tuple[str, str, str]]:
     styles = {style for several in LISTS.values() for style in several}
     for place, paragraph in enumerate(paragraphs):
         if paragraph.style.name in styles and paragraph.text:
-            name = f"listed_{place}"
-            for kind in ("w:bookmarkEnd", "w:bookmarkStart"):  # the start goes before, so it is put there last
-                mark = OxmlElement(kind)
-                mark.set(qn("w:id"), str(100_000 + place))
-                if kind == "w:bookmarkStart":
-                    mark.set(qn("w:name"), name)
-                    paragraph._p.insert(1 if paragraph._p.pPr is not None else 0, mark)
-                else:
-                    paragraph._p.append(mark)
+            name, number = f"listed_{place}", str(100_000 + place)  # far from pandoc's own numbers
+            start = _element("w:bookmarkStart", **{"w:id": number, "w:name": name})
+            paragraph._p.insert(1 if paragraph._p.pPr is not None else 0, start)
+            paragraph._p.append(_element("w:bookmarkEnd", **{"w:id": number}))
             yield paragraph.style.name, "".join(part.text for part in paragraph._p.iter(qn("w:t"))), name
 
 
@@ -108,15 +104,15 @@ def _fill(block: OxmlElement, entries: list[tuple[str, str, str]]) -> None:
 
 def _page_of(paragraph: Paragraph, bookmark: str) -> None:
     """The number of the page on which the bookmark lies, as a field."""
-    for kind, text in (("begin", ""), ("", f"PAGEREF {bookmark} \\h"), ("separate", ""), ("text", ""), ("end", "")):
-        run = paragraph.add_run(text if kind == "text" else "")
-        if kind in ("begin", "separate", "end"):
-            mark = OxmlElement("w:fldChar")
-            mark.set(qn("w:fldCharType"), kind)
-            if kind == "begin":
-                mark.set(qn("w:dirty"), "true")  # Word counts the pages when it opens the file, as others do anyhow
-            run._r.append(mark)
-        elif not kind:
-            code = OxmlElement("w:instrText")
-            code.text = text
-            run._r.append(code)
+    code = _element("w:instrText")
+    code.text = f"PAGEREF {bookmark} \\h"
+    begin = _element("w:fldChar", **{"w:fldCharType": "begin", "w:dirty": "true"})  # Word counts pages when asked to
+    for part in (begin, code, *(_element("w:fldChar", **{"w:fldCharType": kind}) for kind in ("separate", "end"))):
+        paragraph.add_run()._r.append(part)
+
+
+def _element(name: str, **attributes: str) -> OxmlElement:
+    element = OxmlElement(name)
+    for key, value in attributes.items():
+        element.set(qn(key), value)
+    return element

@@ -249,11 +249,8 @@ def test_requirements_are_the_dependencies_and_the_extras():
     assert not {*runtime} & {*dev}
 
 
-DESK = {
-    "document.py",
-    "word.py",
-    "site.py",
-}  # commands for one's own machine; what they need is listed with the tests' packages
+# Commands for one's own machine; what they need is listed with the tests' packages.
+DESK = {"document.py", "word.py", "site.py"}
 
 
 def test_colab_installs_what_helpers_and_notebooks_import_and_no_more():

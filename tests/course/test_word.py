@@ -1,11 +1,14 @@
 """A .docx for paper: no table wider than the page, no broken word, and contents that are filled in."""
 
+from copy import deepcopy
 from pathlib import Path
 
+import pypandoc
 import pytest
 from docx import Document
 from docx.oxml.ns import qn
 from docx.shared import Inches, Pt
+from PIL import Image
 
 from helpers.course.word import EM, PADDING, SIZES, column_widths, finish
 
@@ -41,9 +44,6 @@ def test_words_too_long_for_a_page_stay_on_it():
 @pytest.fixture
 def report(tmp_path):
     """What pandoc makes of two headings, a table and a figure."""
-    pypandoc = pytest.importorskip("pypandoc")
-    from PIL import Image
-
     Image.new("RGB", (4, 3), "red").save(tmp_path / "seen.png")
     text = ("# One\n\nText.\n\n## Two\n\n| network | accuracy of many words |\n|--|--:|\n| a | 0.5 |\n\n: A table\n\n"
             "![A figure](seen.png)\n")  # fmt: skip
@@ -67,6 +67,17 @@ def test_contents_are_filled_in(report: Path):
     kinds = [mark.get(qn("w:fldCharType")) for mark in document.element.iter(qn("w:fldChar"))]
     assert kinds == ["begin", "separate", "end"] * len(codes)
     assert not list(document.element.iter(qn("w:sdt")))
+
+
+def test_what_is_no_list_of_contents_stays(report: Path):
+    document = Document(str(report))
+    other = deepcopy(next(document.element.body.iter(qn("w:sdt"))))
+    other.find(".//" + qn("w:docPartGallery")).set(qn("w:val"), "Cover Pages")
+    document.element.body.insert(0, other)
+    document.save(str(report))
+    finish(report)
+    (kept,) = Document(str(report)).element.body.iter(qn("w:sdt"))
+    assert kept.find(".//" + qn("w:docPartGallery")).get(qn("w:val")) == "Cover Pages"
 
 
 def test_tables_have_the_widths_of_their_words(report: Path):
