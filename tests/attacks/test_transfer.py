@@ -9,9 +9,7 @@ import torchattacks
 from torch import Tensor, nn
 
 from helpers.attacks.transfer import resampled, transfer_images
-from helpers.course.run import Run
 from helpers.data import ImageSet
-from helpers.experiments import nb05 as clip_recipes
 from helpers.models.cifar_resnet import Block, CifarResNet
 from helpers.training.checkpoints import CheckpointError
 
@@ -102,72 +100,3 @@ def test_resnet20_is_the_papers(data: ImageSet) -> None:
     assert (shortcut[:, :8] == 0).all()
     assert (shortcut[:, 24:] == 0).all()
     assert torch.equal(Block(16, 16)._shortcut(x), x)
-
-
-def test_resnet20_from_a_file_that_is_none(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / "resnet20_cifar10.safetensors").write_bytes(b"no weights at all")
-    monkeypatch.setenv("DATA_ROOT", str(tmp_path))
-    with pytest.raises(CheckpointError, match="no ResNet-20 of the kind known"):
-        clip_recipes.surrogate(Run("05_clip_tecoa", "lite", 0))
-
-
-def test_without_weights_or_network_one_error_says_what_to_do(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_network(*args, **kwargs):
-        raise OSError("Network is unreachable")
-
-    monkeypatch.setattr(torch.hub, "load", no_network)
-    monkeypatch.setenv("DATA_ROOT", str(tmp_path))
-    with pytest.raises(CheckpointError, match=r"resnet20_cifar10.safetensors is not in .*put the file there"):
-        clip_recipes.surrogate(Run("05_clip_tecoa", "lite", 0))
-
-
-def numbered(count: int, classes: int) -> ImageSet:
-    """1 x 1 images that hold their own number."""
-    places = torch.arange(count)
-    pixels = torch.stack([places // 65536, places // 256 % 256, places % 256], 1).to(torch.uint8)[:, :, None, None]
-    return ImageSet(pixels, places % classes, tuple(map(str, range(classes))), "numbered", "train")
-
-
-def numbers(part: ImageSet) -> set[int]:
-    flat = part.images[:, :, 0, 0].long()
-    return set((flat[:, 0] * 65536 + flat[:, 1] * 256 + flat[:, 2]).tolist())
-
-
-@pytest.mark.parametrize(
-    ("profile", "count", "train", "val"), [("lite", 9_000, 3_600, 900), ("full", 50_000, 8_000, 2_000)]
-)
-def test_no_image_is_used_twice(
-    profile: str, count: int, train: int, val: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(clip_recipes, "load", lambda name, split: numbered(count if split == "train" else 1_000, 10))
-    run = Run("05_clip_tecoa", profile, 0)
-    split = clip_recipes.ten_classes(run)
-    assert (len(split.train), len(split.val)) == (train, val)
-    assert len(numbers(split.train)) == train
-    assert not numbers(split.train) & numbers(split.val)
-    assert (split.train.labels.bincount() == train // 10).all()
-    if profile == "lite":
-        tuning = numbers(clip_recipes._halves(run)[0])
-        assert len(tuning) == 4_500
-        assert not tuning & (numbers(split.train) | numbers(split.val))
-
-
-def test_toy_tuning_images_are_no_images_of_later_parts() -> None:
-    run = Run("05_clip_tecoa", "toy", 0)
-    seen, others = clip_recipes._tuning_images(run)
-    split = clip_recipes.ten_classes(run)
-    pixels = [{row.numpy().tobytes() for row in part.images} for part in (seen, others, *split)]
-    assert all(not a & b for i, a in enumerate(pixels) for b in pixels[i + 1 :])
-    assert not set(others.classes) & set(split.train.classes)
-    assert set(seen.classes) == set(split.train.classes)
-    words = {word for name in others.classes for word in name.split()}
-    assert {word for name in split.train.classes for word in name.split()} <= words
-
-
-def test_joined_numbers_the_second_sets_classes_after_the_firsts(data: ImageSet) -> None:
-    both = clip_recipes.joined(data, data[:6])
-    assert both.classes == ("a", "b", "c", "a", "b", "c")
-    assert len(both) == 36
-    assert torch.equal(both.labels[:30], data.labels)
-    assert torch.equal(both.labels[30:], data.labels[:6] + 3)

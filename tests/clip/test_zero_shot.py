@@ -25,14 +25,11 @@ from helpers.clip import (
     save_clip,
     tecoa_loss,
 )
+from helpers.clip.head import fit_head
 from helpers.clip.lora import add_lora, interpolated, merged, trainable
 from helpers.clip.prompts import PixelFrame, PromptedEmbeddings
 from helpers.clip.stand_in import TEMPLATES, Matching, word_tokenizer
-from helpers.course.run import Run
 from helpers.data import Batches, ImageSet
-from helpers.experiments import nb05 as clip_recipes
-from helpers.experiments import nb05_methods as adapted
-from helpers.experiments.nb02 import Split
 from helpers.training.checkpoints import CheckpointError, load_weights, save_weights
 
 NAMES = ("cat", "dog", "sweet_pepper")
@@ -189,8 +186,34 @@ def test_robust_accuracy_does_not_depend_on_the_batch(zero_shot: ZeroShot) -> No
     assert 0 < found[0].float().mean() < 1  # else the test would say nothing
 
 
+def put_lora(model: ZeroShot) -> nn.Module:
+    """On queries and values of the image tower, as notebook 05 does it."""
+    model.tower = add_lora(model.tower)
+    return model
+
+
+def put_head(model: ZeroShot) -> nn.Module:
+    return LearnedHead(put_lora(model))
+
+
+def put_tokens(model: ZeroShot) -> nn.Module:
+    vision = model.tower.vision_model
+    vision.embeddings = PromptedEmbeddings(vision.embeddings, 5, vision.config.hidden_size)
+    return model
+
+
+def put_frame(model: ZeroShot) -> nn.Module:
+    resize, normalize = model.pixels
+    model.pixels = nn.Sequential(resize, PixelFrame(resize.size, round(resize.size * 30 / 224)), normalize)
+    return model
+
+
+def frozen(clip: Clip, scale: float | None = None) -> ZeroShot:
+    return ZeroShot(clip, class_vectors(clip, NAMES), scale).requires_grad_(False)
+
+
 def with_lora(clip: Clip) -> ZeroShot:
-    return adapted.lora(ZeroShot(clip, class_vectors(clip, NAMES)).requires_grad_(False))
+    return put_lora(frozen(clip))
 
 
 def learn_a_little(model: nn.Module, images: Tensor, lr: float) -> dict[str, Tensor]:
@@ -260,7 +283,7 @@ def test_interpolated_weights(clip: Clip) -> None:
 
 @pytest.mark.trains
 def test_prompt_tokens_come_after_the_patches_and_learn_alone(clip: Clip, images: Tensor) -> None:
-    model = adapted.tokens(ZeroShot(clip, class_vectors(clip, NAMES)).requires_grad_(False))
+    model = put_tokens(frozen(clip))
     pixels = model.pixels(images)
     embeddings = model.tower.vision_model.embeddings
     found, base = embeddings(pixels), embeddings.embeddings(pixels)
@@ -277,7 +300,7 @@ def test_prompt_tokens_come_after_the_patches_and_learn_alone(clip: Clip, images
 
 @pytest.mark.trains
 def test_pixel_frame_leaves_the_inside_alone(clip: Clip, zero_shot: ZeroShot, images: Tensor) -> None:
-    model = adapted.frame(ZeroShot(clip, class_vectors(clip, NAMES)).requires_grad_(False))
+    model = put_frame(frozen(clip))
     with torch.no_grad():
         assert torch.equal(model(images), zero_shot(images))  # it starts at zero
     before = learn_a_little(model, images, 1.0)
@@ -301,9 +324,9 @@ def test_the_learned_head_starts_as_logistic_regression(clip: Clip) -> None:
     labels = torch.arange(60) % 3
     pixels = torch.randint(0, 100, (60, 3, 32, 32), dtype=torch.uint8, generator=generator)
     pixels[torch.arange(60), labels] += 120  # another channel is bright in each class
-    model = adapted.learned_head(ZeroShot(clip, class_vectors(clip, NAMES), 100.0).requires_grad_(False))
+    model = put_head(frozen(clip, 100.0))
     assert isinstance(model, LearnedHead)
-    adapted.fit_head(model, Batches(ImageSet(pixels, labels, NAMES), 20))
+    fit_head(model, Batches(ImageSet(pixels, labels, NAMES), 20))
     with torch.no_grad():
         assert (model(pixels / 255).argmax(1) == labels).float().mean() > 0.9
     assert model.head.weight.requires_grad
@@ -323,23 +346,27 @@ def test_matching_trains_both_halves(clip: Clip, images: Tensor) -> None:
 
 
 @pytest.mark.trains
-def test_every_method_takes_a_step_on_the_real_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    clip = made_clip()
-    assert sum(p.numel() for p in clip.model.vision_model.parameters()) == 87_456_000  # ViT-B/32
-    pixels = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    part = ImageSet(pixels, torch.arange(6) % 3, NAMES)
-    monkeypatch.setattr(clip_recipes, "load_clip", lambda source: clip)
-    monkeypatch.setattr(adapted, "ten_classes", lambda run: Split(part, part, part))
-    run = Run("05_clip_tecoa", "full", 0)
-    run.device = torch.device("cpu")
-    assert trainable(adapted.start(run, "LoRA + TeCoA")) == 294_912
-    for name, method in adapted.METHODS.items():
-        model = adapted.start(run, name).train()
-        before = {key: value.detach().clone() for key, value in model.named_parameters() if value.requires_grad}
-        images, labels = pixels[:3] / 255, part.labels[:3]
-        if method.images == "white-box":
-            images = PGD(model, 1 / 255, 1 / 255, 2)(images, labels)
-        method.loss(model(images), labels).backward()
-        adapted._sgd(run, model, method).step()
-        after = dict(model.named_parameters())
-        assert any(not torch.equal(after[key], value) for key, value in before.items()), name
+@pytest.mark.parametrize("loss", [F.cross_entropy, in_batch_loss])
+@pytest.mark.parametrize("adapter", [put_lora, put_head, put_tokens, put_frame])
+@pytest.mark.parametrize("own", [False, True])
+def test_every_adapter_takes_a_step_on_the_real_configuration(real: Clip, adapter, own: bool, loss) -> None:
+    images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(3)
+    model = adapter(frozen(real, 100.0)).train()
+    before = {key: value.detach().clone() for key, value in model.named_parameters() if value.requires_grad}
+    if own:
+        images = PGD(model, 1 / 255, 1 / 255, 2)(images, labels)
+    loss(model(images), labels).backward()
+    torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1).step()
+    after = dict(model.named_parameters())
+    assert any(not torch.equal(after[key], value) for key, value in before.items())
+
+
+@pytest.fixture(scope="module")
+def real() -> Clip:
+    return made_clip()
+
+
+def test_lora_on_the_real_configuration_has_the_papers_size(real: Clip) -> None:
+    assert sum(p.numel() for p in real.model.vision_model.parameters()) == 87_456_000  # ViT-B/32
+    assert trainable(put_lora(frozen(real))) == 294_912
