@@ -5,19 +5,23 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PROFILE ?= toy
 CONSTRAINTS ?= -c constraints.txt
+# How many processes test: one a core, at most four (each needs about 2 GB).
+JOBS ?= auto
 # The first of these that runs; the packages have wheels for 3.12 and 3.13.
 PYTHON := $(shell for p in python3.12 python3.13 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(not (3, 12) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 
 # Where the tested notebooks write, so that a test run changes no committed file.
-NBENV := PROFILE=toy HF_HUB_OFFLINE=1 TQDM_DISABLE=1 OUTPUT_DIR="$(CURDIR)/build/nbval" \
+NBENV := PYTHONPATH=tests PROFILE=toy HF_HUB_OFFLINE=1 TQDM_DISABLE=1 OUTPUT_DIR="$(CURDIR)/build/nbval" \
          CHECKPOINT_DIR="$(CURDIR)/build/nbval/checkpoints"
+
+PARALLEL = -n $(JOBS) --maxprocesses 4
 
 .PHONY: help env run test lint unit nbtest test-portable lab notebook reports report site golden bench clean
 
 help:
 	@echo "make run                        run every notebook on the toy profile, offline; ends with an HTML report"
-	@echo "make test                       lint, unit tests, and every notebook through nbval"
+	@echo "make test                       lint, unit tests, and every notebook through nbval, in JOBS processes"
 	@echo "make test-portable              the tests that train, on other arithmetic and seeds; prints a table"
 	@echo "make notebook N=01 PROFILE=lite run one notebook in place (writes it, its figures and its results file);"
 	@echo "                                FORCE=1 lets a smaller profile replace a longer run"
@@ -52,7 +56,7 @@ lint: env
 	$(BIN)/ruff format --check -q
 
 unit: env
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL) --dist worksteal
 
 # The tests that train, on other vector instructions, thread counts and seeds: 18 runs, for after a change of what trains.
 test-portable: env
@@ -61,7 +65,8 @@ test-portable: env
 # Lax: every cell must run; cells tagged nbval-check-output must print what the committed notebook shows.
 nbtest: env
 	@rm -rf build/nbval
-	$(NBENV) $(BIN)/python -m pytest -c tests/nbval.ini --rootdir . --nbval-lax --nbval-current-env --nbval-cell-timeout 900 notebooks/*.ipynb
+	$(NBENV) $(BIN)/python -m pytest -c tests/nbval.ini --rootdir . -p nbval_plugin $(PARALLEL) \
+		--nbval-lax --nbval-current-env --nbval-cell-timeout 900 notebooks/*.ipynb
 	$(NBENV) $(BIN)/python -m pytest tests/after_nbval
 
 lab: env

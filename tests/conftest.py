@@ -9,20 +9,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from shared_cores import share_cores
 from torch import nn
 
 from helpers.data import ImageSet, toy
 from helpers.models import small_cnn
 
 os.environ["TQDM_DISABLE"] = "1"
+if cores := share_cores():
+    torch.set_num_threads(cores)
 ROOT = Path(__file__).parents[1]
 SEED = 1_000 * int(os.environ.get("TEST_SEED", "0"))  # what trains is also run from other weights and on other scenes
-
-
-def pytest_collectstart(collector: pytest.Collector) -> None:
-    """nbval: a new warning of some library on stderr is no reason to fail a notebook."""
-    if hasattr(collector, "skip_compare"):
-        collector.skip_compare += ("stderr",)
 
 
 @pytest.fixture(autouse=True)
