@@ -73,8 +73,10 @@ def _execute(run: Run, notebook: str, name: str, folder: Path, code: str) -> Sav
         tqdm(total=total, desc=notebook, unit="cell", leave=False) as bar,
         closing(executed(owner, scratch, environment=_environment(run, scratch))) as cells,
     ):
+        number = 0  # the bar's own count stands still where bars are switched off
         while isinstance(saved := _saved(folder, code, run.profile), str):
-            if not _next(cells, notebook, bar.n + 1):
+            number += 1
+            if not _next(cells, notebook, number):
                 raise CheckpointError(f"notebook {notebook} ran to its end, but saved no up-to-date {name!r}")
             bar.update()
     return saved

@@ -105,6 +105,14 @@ def test_tables_as_pandas_writes_them(run, frame):
     assert len(contradictions(shown(source.replace('"t"', '"u"'), **{"text/html": html}), run.results)) == 1
 
 
+def test_a_turned_table_is_the_same_table(run):
+    frame = run.table("t", TABLES["unnamed index"].rename_axis("row"), "").T
+    source, html = 'run.table("t", frame, "").T', frame.to_html()
+    assert contradictions(shown(source, **{"text/html": html}), run.results) == []
+    start, last = html.rsplit("<td>", 1)
+    assert len(contradictions(shown(source, **{"text/html": f"{start}<td>9{last}"}), run.results)) == 1
+
+
 def test_a_table_that_cannot_be_read_is_a_contradiction(run):
     run.table("t", TABLES["long"], "")
     source = 'run.table("t", frame, "")'

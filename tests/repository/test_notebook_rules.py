@@ -53,7 +53,8 @@ def by_notebook(rule):
 
 
 def long_lines(source):
-    return sum(len(line) > LONGEST_LINE for line in source.splitlines())
+    """As ruff counts them: a note to the formatter at a line's end is not read."""
+    return sum(len(line.removesuffix("  # fmt: skip")) > LONGEST_LINE for line in source.splitlines())
 
 
 def test_lines_of_code_are_short():
@@ -129,13 +130,14 @@ def claims(source):
 def results(name, profile):
     folder = ROOT / "tests/golden" if profile == "toy" else ROOT / "reports/results"
     path = folder / f"{name}.{profile}.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    held = json.loads(path.read_text()) if path.is_file() else {}
+    return {key: part for key, part in held.items() if key != "versions"}  # those of the packages
 
 
 def leaves(value):
     """All numbers and texts inside; curves over epochs are left out, since they hold almost every number."""
     if isinstance(value, dict):
-        value = [part for key, part in value.items() if not key.startswith("history") and key != "versions"]
+        value = [part for key, part in value.items() if not key.startswith("history")]
     return [leaf for part in value for leaf in leaves(part)] if isinstance(value, list) else [value]
 
 
@@ -163,6 +165,7 @@ def test_numbers_in_the_text_stand_in_the_results():
 
 def test_planted_lines_and_sentences_are_found():
     assert (long_lines("x" * 120), long_lines("x\n" + "x" * 121)) == (0, 1)
+    assert (long_lines("x" * 120 + "  # fmt: skip"), long_lines("x" * 121 + "  # fmt: skip")) == (0, 1)
     planted = ["run.finding(f'{x:.1%}')", "run.finding('a' if x else 'b')", "run.finding(f'{\"a\" if x else 3}', 1)"]
     assert [assembled_findings(source) for source in planted] == [0, 1, 1]
 
