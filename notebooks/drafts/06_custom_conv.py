@@ -181,6 +181,8 @@ MORE = pd.DataFrame([
     ("source_epochs", 4, 0, 0, "part 7, toy only: passes over the other classes"),
     ("tune_epochs", (2,), (2, 2), (10, 10, 10), "part 7: whole network, one number for each"),
     ("tune_batch", 16, 32, 64, "part 7"),
+    ("tune_half", (False,), (False, True), (True, True, True),
+     "part 7: 16 bits where native; on a CPU depth-wise convolutions go back faster in 32"),
     ("tune_lr", (1e-3,), (3e-4, 2e-4), (3e-4, 2e-4, 3e-4), "AdamW's peak at the last block, one for each"),
     ("layer_decay", 0.8, 0.8, 0.8, "each block learns at 0.8 times the rate of the one above"),
     ("scratch_lr", 1e-3, 1e-3, 1e-3, "AdamW's peak, from random weights"),
@@ -200,8 +202,9 @@ run.table("settings", SETTINGS, "Every setting, by profile, with its reason")
 
 # %% [markdown]
 # **Precision.** `fit` computes in 16 bits (bfloat16 or float16) where the processor does so natively, as the line above
-# the table says, and keeps weights in 32; `toy` always computes in 32 bits. All attacks on trained networks, and all
-# figures about them, are computed in 32 bits: small gradients round to zero in fewer.
+# the table says, and keeps weights in 32; `toy` always computes in 32 bits, and so does `lite` where it tunes
+# EfficientNet. All attacks on trained networks, and all figures about them, are computed in 32 bits: small gradients
+# round to zero in fewer.
 
 # %% [markdown]
 # ## 1 · The images
@@ -538,13 +541,14 @@ def sgd(model, lr):
     return torch.optim.SGD(model.parameters(), lr, momentum=settings.momentum, weight_decay=settings.decay)
 
 
-def learn(name, model, optimizer, data, epochs, batch=settings.batch, watch=small_test, seed=run.seed, **more):
+def learn(name, model, optimizer, data, epochs, batch=settings.batch, watch=small_test, seed=run.seed, half=True,
+          **more):  # fmt: skip
     """Train in place by the schedule; the weights are those of the last epoch. Returns the history."""
     batches = Batches(data, batch, shuffle=True, transforms=AUGMENT, device=run.device, seed=seed)
     schedule = warmed_cosine(optimizer, epochs * len(batches))
     return fit(model, batches, Batches(watch, 100, device=run.device), epochs=epochs, optimizer=optimizer,
-               scheduler=schedule, folder=run.folder(name), monitor="epoch", topk=(1, 5), precision=run.precision,
-               description=name, **more)  # fmt: skip
+               scheduler=schedule, folder=run.folder(name), monitor="epoch", topk=(1, 5),
+               precision=run.precision if half else "no", description=name, **more)  # fmt: skip
 
 
 simple = scene_model(partial(simple_net, CLASSES))
@@ -1298,7 +1302,7 @@ run.table("modes", modes.rename_axis("network"), "Loss with the fitted head on 2
 # use: same images, same number of epochs, same augmentation.
 
 # %%
-def tune(name, model, sets, epochs, lr, layer_decay):
+def tune(name, model, sets, epochs, lr, layer_decay, half):
     """Train the whole network by the schedule of part 4 with AdamW; a layer decay says that it was pre-trained."""
     if layer_decay < 1:
         freeze_batch_norm_2d(model.network)
@@ -1306,17 +1310,19 @@ def tune(name, model, sets, epochs, lr, layer_decay):
     for group in groups:
         group["lr"] = lr * group.pop("lr_scale", 1.0)
     adamw = torch.optim.AdamW(groups)
-    return learn(name, model, adamw, sets[0], epochs, settings.tune_batch, sets[1], max_norm=settings.vit_clip)
+    return learn(name, model, adamw, sets[0], epochs, settings.tune_batch, sets[1], half=half,
+                 max_norm=settings.vit_clip)  # fmt: skip
 
 
 tune_histories = {}
-for (kind, model), epochs, lr in zip(tuned.items(), settings.tune_epochs, settings.tune_lr, strict=True):
-    tune_histories[kind] = tune(f"tuned {kind}", model, tune_sets[kind], epochs, lr, settings.layer_decay)
+how = zip(settings.tune_epochs, settings.tune_lr, settings.tune_half, strict=True)
+for (kind, model), (epochs, lr, half) in zip(tuned.items(), how, strict=True):
+    tune_histories[kind] = tune(f"tuned {kind}", model, tune_sets[kind], epochs, lr, settings.layer_decay, half)
     tune_answers[kind, "whole"] = evaluate(model, Batches(tune_sets[kind][1], 100, device=run.device))
 kind = settings.pretrained[0]
 lone = scene_model(partial(network_of, kind, SIDES[kind], len(tune_train.classes)))
 tune_histories[f"{kind}, from scratch"] = tune(
-    f"scratch {kind}", lone, tune_sets[kind], settings.tune_epochs[0], settings.scratch_lr, 1.0
+    f"scratch {kind}", lone, tune_sets[kind], settings.tune_epochs[0], settings.scratch_lr, 1.0, settings.tune_half[0]
 )
 tune_answers[kind, "from scratch"] = evaluate(lone, Batches(tune_sets[kind][1], 100, device=run.device))
 run.figure(
