@@ -14,8 +14,6 @@ NUMBER = re.compile(r"-?\d[\d,]*(?:\.(?P<decimals>\d+))?(?:e(?P<power>[+-]?\d+))
 CALLS = re.compile(r"""\brun\.(table|finding|value)\(\s*f?(?:["']([^"'{]+)["'])?""")
 MISSING = ("NaN", "<NA>", "None", "inf", "-inf", "")  # what the results file holds as null
 
-NO_TABLE: dict[str, Any] = {"columns": [], "rows": []}
-
 
 def results_name(notebook: NotebookNode) -> tuple[str, str] | None:
     """Name and profile of the results file that the notebook says it wrote, in its last such output."""
@@ -44,7 +42,7 @@ def _against(data: dict[str, Any], calls: list[tuple[str, str]], results: dict[s
         if data["text/markdown"] not in results["findings"].values():
             yield f"the finding {_short(data['text/markdown'])!r}"
     elif "table" in kinds and "text/html" in data:
-        named = [results["tables"].get(name, NO_TABLE) for kind, name in calls if kind == "table" and name]
+        named = [results["tables"].get(name, {"rows": []}) for kind, name in calls if kind == "table" and name]
         rows = list(_rows(data["text/html"]))
         missing = [_missing(rows, way) for table in named or results["tables"].values() for way in _ways(table)]
         if all(missing):
@@ -58,7 +56,7 @@ def _against(data: dict[str, Any], calls: list[tuple[str, str]], results: dict[s
 def _ways(table: dict[str, Any]) -> Iterator[list[list[Any]]]:
     """The rows of a table as it is stored, and as `.T` shows it."""
     yield table["rows"]
-    yield [list(line) for line in zip(table["columns"], *table["rows"], strict=True)][1:]
+    yield [list(line) for line in zip(table.get("columns", ()), *table["rows"], strict=False)][1:]
 
 
 def _missing(shown: list[list[str]], stored: list[list[Any]]) -> list[str] | None:
