@@ -19,6 +19,7 @@ LONG_LINES = {
     "02_vit_transfer": 34,
     "03_attacks_and_defense": 73,
     "04_grad_cam": 36,
+    "05_clip_tecoa": 1,
     "06_custom_conv": 80,
     "07_persian_captioning": 65,
 }
@@ -53,8 +54,7 @@ def by_notebook(rule):
 
 
 def long_lines(source):
-    """As ruff counts them: a note to the formatter at a line's end is not read."""
-    return sum(len(line.removesuffix("  # fmt: skip")) > LONGEST_LINE for line in source.splitlines())
+    return sum(len(line) > LONGEST_LINE for line in source.splitlines())
 
 
 def test_lines_of_code_are_short():
@@ -165,7 +165,6 @@ def test_numbers_in_the_text_stand_in_the_results():
 
 def test_planted_lines_and_sentences_are_found():
     assert (long_lines("x" * 120), long_lines("x\n" + "x" * 121)) == (0, 1)
-    assert (long_lines("x" * 120 + "  # fmt: skip"), long_lines("x" * 121 + "  # fmt: skip")) == (0, 1)
     planted = ["run.finding(f'{x:.1%}')", "run.finding('a' if x else 'b')", "run.finding(f'{\"a\" if x else 3}', 1)"]
     assert [assembled_findings(source) for source in planted] == [0, 1, 1]
 
