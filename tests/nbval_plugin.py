@@ -8,7 +8,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 share_cores()
 
-TOGETHER = ("01_", "02_", "03_", "04_", "06_")  # these load each other's models, so that they run one after the other
+TOGETHER = ("01_", "02_", "03_", "04_")  # these load each other's models, so that they run one after the other
 
 
 class Notebooks(LoadScopeScheduling):
