@@ -103,7 +103,7 @@ def shows(text: str, value: Any) -> bool:
     if isinstance(value, list) and text.startswith("("):
         value = str(tuple(value)).replace("'", "")  # JSON has no tuples; pandas prints the texts in one without quotes
     number = NUMBER.fullmatch(text)
-    if isinstance(value, str | bool | list | tuple) or not number:
+    if isinstance(value, str | bool | list) or not number:
         return text == str(value) or (text.endswith("...") and str(value).startswith(text[:-3]))
     unit = 10.0 ** (int(number["power"] or 0) - len(number["decimals"] or ""))
     return abs(float(text.replace(",", "")) - value) <= 0.5001 * unit + 5e-6 * abs(value) * isinstance(value, float)
