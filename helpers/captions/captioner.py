@@ -17,7 +17,8 @@ from ..data.folders import DataError, decode_image
 from ..training.checkpoints import CheckpointError, replacing
 from . import decoder as attentions
 from .decoder import CaptionDecoder, grid_side
-from .encoder import GridEncoder, load_encoder
+from .encoder import GridEncoder
+from .regions import SideBySide, load_regions
 from .search import FOR_PEOPLE, beam_search
 from .text import Vocabulary
 
@@ -26,9 +27,9 @@ FILE = "captioner.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class Captioner:
-    """From pixels to words: an encoder by its name in `load_encoder`, a decoder, and the words it knows."""
+    """From pixels to words: an encoder by its name in `load_regions`, a decoder, and the words it knows."""
 
-    encoder: GridEncoder
+    encoder: GridEncoder | SideBySide
     encoder_name: str
     decoder: CaptionDecoder
     vocabulary: Vocabulary
@@ -73,7 +74,7 @@ class Captioner:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
             decoder = CaptionDecoder(**about["sizes"], attention=getattr(attentions, about["attention"]))
             decoder.load_state_dict(_under("decoder.", tensors))
-            encoder, vocabulary = load_encoder(**about["encoder"]), Vocabulary(tuple(about["words"]))
+            encoder, vocabulary = load_regions(**about["encoder"]), Vocabulary(tuple(about["words"]))
             if about["encoder"]["name"] == "toy":
                 encoder.load_state_dict(_under("encoder.", tensors))
         except CheckpointError:  # the encoder's own weights cannot be had: its message says what to do

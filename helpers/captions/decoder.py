@@ -75,7 +75,10 @@ def _shares(keys: Tensor, queries: Tensor) -> Tensor:
 
 
 class CaptionDecoder(nn.Module):
-    """A layer that reads the regions, attention with a gate, one LSTM cell, and a layer that names the next word.
+    """A layer that reads the regions, attention with a gate, one LSTM cell, and a score for each next word.
+
+    A word has one vector, by which it is read and, as the last layer's weights, named (Press and Wolf 2017,
+    arXiv 1608.05859): half of the weights that rare words would have to learn.
 
     Args:
         words: size of the vocabulary.
@@ -99,17 +102,18 @@ class CaptionDecoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.read = nn.Sequential(nn.Linear(region_dim + 2, hidden_dim), nn.LayerNorm(hidden_dim), self.dropout)
         self.embed = nn.Embedding(words, embed_dim, padding_idx=PAD_ID)
+        self.embed.weight.data.mul_(embed_dim**-0.5)  # else the first logits, sums of embed_dim terms, are far apart
         self.attention: RegionAttention = attention(hidden_dim, hidden_dim, hidden_dim)
         self.gate = nn.Linear(hidden_dim, 1)
         self.cell = nn.LSTMCell(embed_dim + hidden_dim, hidden_dim)
         self.first = nn.Linear(hidden_dim, 2 * hidden_dim)
         self.from_hidden, self.from_context = nn.Linear(hidden_dim, embed_dim), nn.Linear(hidden_dim, embed_dim)
-        self.out = nn.Linear(embed_dim, words)
+        self.bias = nn.Parameter(torch.zeros(words))
 
     @property
     def device(self) -> torch.device:
         """Where its weights are."""
-        return self.out.weight.device
+        return self.bias.device
 
     def start(self, regions: Tensor) -> State:
         """The state before the first word: hidden and cell from the mean region; the regions as read, their keys."""
@@ -121,7 +125,7 @@ class CaptionDecoder(nn.Module):
     def step(self, state: State, words: Tensor) -> tuple[Tensor, State, Tensor]:
         """One word on, as `decoding` wants it: logits `(N, V)`, the next state, where it looked `(N, R)`."""
         meant, state, looks = self._meant(state, words)
-        return self.out(meant), state, looks
+        return self._named(meant), state, looks
 
     def forward(
         self, regions: Tensor, captions: Tensor, truth: float = 1.0, of: Tensor | None = None
@@ -148,9 +152,13 @@ class CaptionDecoder(nn.Module):
             words = captions[:going, place]
             if truth < 1:
                 told = torch.rand(going, device=captions.device) < truth
-                words = words.where(told, self.out(now.detach()).argmax(1))
+                words = words.where(told, self._named(now.detach()).argmax(1))
         back = order.argsort()
-        return self.out(torch.stack(meant, 1)[back]), torch.stack(looked, 1)[back]
+        return self._named(torch.stack(meant, 1)[back]), torch.stack(looked, 1)[back]
+
+    def _named(self, meant: Tensor) -> Tensor:
+        """Logits `(..., V)` of the next word, by the words' own vectors."""
+        return F.linear(meant, self.embed.weight, self.bias)
 
     def _meant(self, state: State, words: Tensor) -> tuple[Tensor, State, Tensor]:
         """The vector `(N, E)` that the next word is named from."""

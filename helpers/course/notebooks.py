@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import io
 import os
 import re
 import signal
@@ -15,6 +17,7 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from PIL import Image
 
 MAX_BYTES = 3_000_000
 MACHINE_PATH = re.compile(r"/(?:home|root|Users|work|tmp|var|opt|content)/[\w.-]+")
@@ -149,7 +152,7 @@ def _options(folder: Path | str, timeout: int) -> dict[str, Any]:
 
 
 def tidy(notebook: NotebookNode) -> None:
-    """Take out what changes from machine to machine: progress bars, widgets, the interpreter's version."""
+    """Take out what changes from machine to machine (progress bars, widgets, the interpreter's version); small PNGs."""
     for cell in code_cells(notebook):
         cell.outputs = [output for output in cell.outputs if _tidy_output(output)]
         cell.metadata.pop("execution", None)
@@ -168,7 +171,25 @@ def _tidy_output(output: NotebookNode) -> bool:
     data = output.get("data", {})
     if data.pop(WIDGET, None) and PROGRESS.search(str(data.get("text/plain", ""))):
         return False
+    if "image/png" in data:
+        data["image/png"] = without_alpha(data["image/png"])
     return bool(data) or output.output_type not in ("display_data", "execute_result")
+
+
+def without_alpha(png: str) -> str:
+    """A PNG in base64 without its fourth channel, which says of every pixel of a figure that it is opaque.
+
+    The pixels stay what they are; what has transparent ones, is broken, or would not be smaller stays as it is.
+    """
+    try:
+        image, smaller = Image.open(io.BytesIO(base64.b64decode(png))), io.BytesIO()
+        image.load()
+    except (OSError, ValueError):
+        return png
+    if image.mode != "RGBA" or image.getextrema()[3] != (255, 255):
+        return png
+    image.convert("RGB").save(smaller, "png", optimize=True)
+    return min(base64.b64encode(smaller.getvalue()).decode(), png, key=len)
 
 
 def run_time(started: float) -> str:

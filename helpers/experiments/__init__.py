@@ -1,4 +1,4 @@
-"""Scaffolding: what notebooks 02 to 04 and 07 still import; each file goes when its notebook is rewritten."""
+"""Scaffolding: what notebooks 02 to 04 still import; each file goes when its notebook is rewritten."""
 
 from __future__ import annotations
 

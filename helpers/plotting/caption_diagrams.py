@@ -24,7 +24,7 @@ def captioner_diagram(decoder: nn.Module, encoder: nn.Module, name: str, regions
     Args:
         name: of the encoder; regions: `(R, D)`, what it makes of an image.
     """
-    hidden, words, (count_of, dim) = decoder.cell.hidden_size, decoder.out.out_features, regions
+    hidden, words, (count_of, dim) = decoder.cell.hidden_size, decoder.embed.num_embeddings, regions
     sheet = new_sheet(4.9, f"Encoder, attention, LSTM: {count(decoder):,} trained parameters")
     top, low = 3.1, 1.25
     name, *more = name.split("+")
@@ -37,8 +37,8 @@ def captioner_diagram(decoder: nn.Module, encoder: nn.Module, name: str, regions
     _box(sheet, 8.15, top, 1.5, "context", "weighted mean\n× gate", PINK, decoder.gate)
     _box(sheet, 5.6, low, 1.5, "last word", f"its vector:\n{decoder.embed.embedding_dim} values", BLUE, decoder.embed)
     _box(sheet, 7.7, low, 1.15, "LSTM cell", f"state of\n{hidden}", GREEN, decoder.cell)
-    naming = [decoder.from_hidden, decoder.from_context, decoder.out]
-    _box(sheet, 9.35, low, 1.45, "next word", f"word + state\n+ context, linear:\n{words:,} logits", BLUE, naming)
+    naming = [decoder.from_hidden, decoder.from_context, decoder.bias]
+    _box(sheet, 9.35, low, 1.45, "next word", f"word + state\n+ context, times\n{words:,} vectors", BLUE, naming)
     _box(sheet, 2.35, low, 1.45, "first state", "from the mean\nregion", GREEN, decoder.first)
     for start, end in (((1.2, 3.55), (1.6, 3.55)), ((3.35, 3.55), (3.95, 3.55)), ((5.4, 3.55), (6.0, 3.55)),
                        ((7.55, 3.55), (8.15, 3.55)), ((7.1, 1.7), (7.7, 1.7)), ((8.85, 1.7), (9.35, 1.7))):  # fmt: skip
@@ -124,15 +124,18 @@ def caption_cards(
         texts: for each image from whose caption it is (`"reference 1"`, `"beam 3"`) to the caption.
     """
     rows, width = -(-len(images) // columns), 3.0
-    shape = {"figsize": (columns * (size + width), rows * size * 1.08), "width_ratios": [size, width] * columns}
+    lines = [sum(1 + len(_lines(text)) for text in of.values()) for of in texts]
+    height = max(size * 1.08, 0.165 * max(lines))  # of a row, in inches: no line of a text covers another
+    shape = {"figsize": (columns * (size + width), rows * height), "width_ratios": [size, width] * columns}
     figure, axes = plt.subplots(rows, 2 * columns, squeeze=False, **shape)
     for axis in axes.flat:
         axis.axis("off")
     for number, (image, of) in enumerate(zip(images, texts, strict=True)):
         row, column = divmod(number, columns)
         show_image(axes[row, 2 * column], image)
+        axes[row, 2 * column].set_anchor("N")
         axis, line = axes[row, 2 * column + 1], 1.0
-        step = min(1 / sum(1 + len(_lines(text)) for text in of.values()), 0.17 / size)
+        step = min(1 / lines[number], 0.17 / height)
         shades = iter([PALETTE[place] for place in (0, 3, 2, 4, 5, 7)])  # those that can be read as text
         for name, text in of.items():
             shade = "0.4" if name.startswith("reference") else next(shades, "0.1")

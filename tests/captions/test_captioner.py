@@ -23,7 +23,7 @@ VOCABULARY = Vocabulary((*SPECIAL, *toy.SHAPES.values()))
 def captioner(seed=0):
     torch.manual_seed(seed)
     encoder, decoder = load_encoder("toy", grid=4), CaptionDecoder(len(VOCABULARY), 64, DotAttention, 8, 12)
-    decoder.out.bias.data[EOS_ID] -= 5  # it writes words before it ends
+    decoder.bias.data[EOS_ID] -= 5  # it writes words before it ends
     return Captioner(encoder, "toy", decoder, VOCABULARY)
 
 

@@ -118,6 +118,18 @@ def test_an_image_with_several_captions_is_read_once(monkeypatch):
     assert read == [2]
 
 
+def test_a_word_is_named_by_the_vector_it_is_read_by():
+    model, (regions, captions) = decoder(), batch()
+    before, _ = model(regions, captions[:1, :2], of=torch.tensor([0]))
+    model.embed.weight.data[9] += 1  # not in the caption: only its own logit may change
+    after, _ = model(regions, captions[:1, :2], of=torch.tensor([0]))
+    changed = (before != after)[0, 0]
+    assert changed.nonzero().tolist() == [[9]]
+    model.embed.weight.data[1] += 1  # <sos> is read: all logits change, but that of <pad>, whose vector is 0
+    read, _ = model(regions, captions[:1, :2], of=torch.tensor([0]))
+    assert (read != after)[0, 0].tolist() == [False] + [True] * (WORDS - 1)
+
+
 def test_scheduled_sampling_reads_its_own_words():
     model, (regions, captions) = decoder(), batch()
     logits, _ = model(regions, captions, truth=0.0)
@@ -127,7 +139,7 @@ def test_scheduled_sampling_reads_its_own_words():
         real = captions[:, place + 1] != 0
         assert torch.allclose(logits[real, place], values[real])
         words = values.argmax(1)
-    torch.manual_seed(0)
+    torch.manual_seed(1)  # its own word is drawn where it is not the caption's
     half, forced = model(regions, captions, truth=0.5)[0], model(regions, captions)[0]
     assert torch.allclose(half[:, 0], forced[:, 0])  # the first word is always <sos>
     assert not torch.allclose(half, forced)
