@@ -9,11 +9,13 @@ import sys
 import tempfile
 from collections.abc import Callable
 
+import timm
 import torch
 
 from helpers.captions.decoder import CaptionDecoder
 from helpers.captions.encoder import GridEncoder
 from helpers.captions.features import cached_features, encode
+from helpers.captions.regions import SideBySide, TokenGrid
 from helpers.captions.text import Vocabulary, tokenize
 from helpers.captions.training import Described, Recipe, train_captioner, write
 from helpers.conv.memory import ratios, seconds_by_turns
@@ -37,23 +39,30 @@ def searches() -> dict[str, Callable[[], object]]:
     }
 
 
-def epochs(folder: str) -> dict[str, Callable[[], object]]:
-    """With EfficientNet-B0's architecture (its weights do not matter for time) and five captions an image."""
-    from torchvision.models import efficientnet_b0
+def encoder() -> SideBySide:
+    """The two networks of notebook 07 in `lite`; their weights do not matter for time."""
+    cnn = timm.create_model("tf_efficientnet_lite0")
+    cnn.forward = cnn.forward_features
+    vit = TokenGrid(timm.create_model("vit_small_patch14_dinov2", img_size=196, num_classes=0))
+    half = (0.5,) * 3
+    return SideBySide([GridEncoder(cnn, 224, half, half, 7), GridEncoder(vit, 196, half, half, 7)])
 
-    encoder = GridEncoder(efficientnet_b0().features, 224, (0.5,) * 3, (0.5,) * 3)
-    images = toy_captions(toy.draw(IMAGES, 32, 0))
+
+def epochs(folder: str) -> dict[str, Callable[[], object]]:
+    """With that encoder, five captions an image, and the decoder and the recipe of `lite`."""
+    both, images = encoder(), toy_captions(toy.draw(IMAGES, 32, 0))
     captions = [[tokenize(caption) for caption in own] * 5 for own in images.captions]
     vocabulary = Vocabulary.build(caption for own in captions for caption in own)
-    cached_features(encoder, images, folder)
+    cached_features(both, images, folder)
 
     def epoch(encodings: int) -> None:
-        parts = [encode(encoder, images, range(n, n + 8)) for _ in range(encodings) for n in range(0, IMAGES, 8)]
-        features = torch.cat(parts[: IMAGES // 8]).numpy() if encodings else cached_features(encoder, images, folder)
+        parts = [encode(both, images, range(n, n + 8)) for _ in range(encodings) for n in range(0, IMAGES, 8)]
+        features = torch.cat(parts[: IMAGES // 8]).numpy() if encodings else cached_features(both, images, folder)
         part = Described(features, captions, vocabulary)
+        model = CaptionDecoder(1_600, features.shape[2], embed_dim=256, hidden_dim=256, dropout=0.4)
         with tempfile.TemporaryDirectory() as fresh:
-            train_captioner(decoder(1280, len(vocabulary)), part, Described(features[:1], captions[:1], vocabulary),
-                            Recipe(1), fresh)  # fmt: skip
+            train_captioner(model, part, Described(features[:1], captions[:1], vocabulary), Recipe(1, images=26),
+                            fresh, precision="bf16")  # fmt: skip
 
     return {
         "encodes for each caption": lambda: epoch(5),
