@@ -152,7 +152,7 @@ def _options(folder: Path | str, timeout: int) -> dict[str, Any]:
 
 
 def tidy(notebook: NotebookNode) -> None:
-    """Take out what changes from machine to machine (progress bars, widgets, the interpreter's version); small PNGs."""
+    """Take out what changes from machine to machine: progress bars, widgets, Python's version, alpha channels."""
     for cell in code_cells(notebook):
         cell.outputs = [output for output in cell.outputs if _tidy_output(output)]
         cell.metadata.pop("execution", None)

@@ -1,5 +1,7 @@
 """Figures of captions: what stands in them, and where."""
 
+from itertools import pairwise
+
 import pandas as pd
 import pytest
 import torch
@@ -65,3 +67,13 @@ def test_lines_are_cut_between_words(text, lines):
     assert len(found) == lines
     assert " ".join(found) == text.strip()
     assert max(map(len, found)) <= 44
+
+
+def test_no_line_of_a_card_covers_another():
+    many = {f"caption {n}": "کلمه " * 30 for n in range(6)}
+    figure = caption_cards([torch.rand(3, 8, 8)] * 2, [many, {"one": "کلمه"}], size=1.0)
+    figure.draw_without_rendering()
+    axis = figure.axes[1]
+    heights = sorted(axis.transData.transform((0, text.get_position()[1]))[1] for text in axis.texts)
+    apart = [above - below for below, above in pairwise(heights)]
+    assert min(apart) > figure.dpi * 8 / 72  # the letters' size, in points
