@@ -38,10 +38,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _draw(image: Tensor, words: list[str], looks: Tensor, path: Path) -> None:
-    from ..plotting.captions import word_maps  # a program stands above all rooms; only this option needs matplotlib
+    from ..plotting.caption_diagrams import word_tiles  # a program stands above all rooms; this option alone draws
 
     with replacing(path) as temporary:
-        word_maps(image, words, looks).savefig(temporary, format="png", dpi=110, bbox_inches="tight")
+        word_tiles(image, words, looks).savefig(temporary, format="png", dpi=110, bbox_inches="tight")
 
 
 if __name__ == "__main__":

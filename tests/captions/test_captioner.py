@@ -14,7 +14,7 @@ from helpers.captions.search import EOS_ID
 from helpers.captions.text import SPECIAL, Vocabulary
 from helpers.data import toy
 from helpers.plotting import captions as plotting_captions
-from helpers.plotting.captions import captioned_images, length_histogram, persian, word_maps
+from helpers.plotting.captions import length_histogram, persian
 from helpers.training.checkpoints import CheckpointError
 
 VOCABULARY = Vocabulary((*SPECIAL, *toy.SHAPES.values()))
@@ -150,22 +150,6 @@ def test_persian_for_a_matplotlib_that_does_not_shape(monkeypatch):
     assert persian("سلام") == "\ufee1\ufefc\ufeb3"  # meem, lam-alef, seen: presentation forms, turned
     monkeypatch.setattr(plotting_captions, "SHAPES_ITSELF", True)
     assert persian("سلام") == "سلام"
-
-
-def test_words_run_from_right_to_left():
-    looks = torch.full((3, 2, 2), 0.1)
-    looks[:, 0, 0] = 0.7
-    figure = word_maps(torch.rand(3, 8, 8), ["یک", "دو", "سه"], looks, columns=3)
-    titles = [[axis.get_title() for axis in row] for row in (figure.axes[:3], figure.axes[3:])]
-    assert titles[0] == [persian("دو") + "\n2.8×", persian("یک") + "\n2.8×", ""]  # the image is at the right
-    assert titles[1] == ["", "", persian("سه") + "\n2.8×"]
-
-
-def test_captions_stand_under_their_images():
-    figure = captioned_images([torch.rand(3, 6, 6)] * 4, ["یک", "دو\nسه", "", "چهار"], columns=3)
-    assert [axis.texts[0].get_text() if axis.texts else None for axis in figure.axes] == [
-        persian("یک"), f"{persian('دو')}\n{persian('سه')}", "", persian("چهار"), None, None,
-    ]  # fmt: skip
 
 
 def test_the_histogram_has_a_bar_a_length():
