@@ -140,7 +140,7 @@ def test_progress_bars_are_tidied(notebook_file, text):
 def png_in_base64(colour):
     made, file = np.random.default_rng(0).integers(0, 255, (20, 20, 4), dtype=np.uint8), io.BytesIO()
     made[..., 3] = colour
-    Image.fromarray(made, "RGBA").save(file, "png")
+    Image.fromarray(made).save(file, "png")
     return base64.b64encode(file.getvalue()).decode()
 
 
