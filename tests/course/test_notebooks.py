@@ -137,9 +137,9 @@ def test_progress_bars_are_tidied(notebook_file, text):
     assert notebook.cells[0].outputs == []
 
 
-def png_in_base64(colour):
+def png_in_base64(opacity):
     made, file = np.random.default_rng(0).integers(0, 255, (20, 20, 4), dtype=np.uint8), io.BytesIO()
-    made[..., 3] = colour
+    made[..., 3] = opacity
     Image.fromarray(made).save(file, "png")
     return base64.b64encode(file.getvalue()).decode()
 
