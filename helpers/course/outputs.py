@@ -100,8 +100,11 @@ def shows(text: str, value: Any) -> bool:
     """Whether `text` is the value of a results file (floats of six digits) as it would be printed."""
     if value is None:
         return text in MISSING
-    if isinstance(value, list) and text.startswith("("):
-        value = str(tuple(value)).replace("'", "")  # JSON has no tuples; pandas prints the texts in one without quotes
+    if isinstance(value, list) and text.startswith("("):  # JSON has no tuples
+        parts = text.removeprefix("(").removesuffix(")").removesuffix(",").split(", ")
+        if len(parts) == len(value) and all(shows(part, one) for part, one in zip(parts, value, strict=True)):
+            return True  # 1e-05 in a tuple is printed as 0.00001
+        value = str(tuple(value)).replace("'", "")  # pandas prints the texts in a tuple without quotes
     number = NUMBER.fullmatch(text)
     if isinstance(value, str | bool | list) or not number:
         return text == str(value) or (text.endswith("...") and str(value).startswith(text[:-3]))

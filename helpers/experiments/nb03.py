@@ -25,12 +25,12 @@ from ..data import Batches, ImageSet, RandomCrop, RandomFlip, load
 from ..models import normalized, resnet18
 from ..plotting import audit_curves
 from ..training import fit
-from . import once_a_run
-from .nb02 import CIFAR_MEAN, CIFAR_STD, Split, Trained, flowers, load_or_train, vit
+from . import Split, Trained, load_or_train, once_a_run
 
 NOTEBOOK = "03_attacks_and_defense"
 ASSIGNED_EPS = 0.1  # in pixels of [0, 1]: 25.5 levels of 255
 EPS = 8 / 255  # the community's budget on CIFAR
+CIFAR_MEAN, CIFAR_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)  # CIFAR-100's training images
 
 
 @once_a_run
@@ -40,6 +40,14 @@ def cifar(run: Run) -> Split:
     name, train, val, test = run.pick(toy=("toy", 1_600, 400, 500), lite=real, full=real)
     learn, choose = load(name, "train").take(train + val, run.seed).divide(train, run.seed)
     return Split(learn, choose, load(name, "test").take(test, run.seed))
+
+
+@once_a_run
+def flowers(run: Run) -> Split:
+    """Notebook 02's split: Flowers-102's official one, or toy classes that no pre-training saw; read once a run."""
+    name, size = run.pick(toy=("toy-flowers", 32), lite=("flowers-102", 112), full=("flowers-102", 224))
+    train, val, test = (load(name, split, size=size) for split in ("train", "val", "test"))
+    return Split(train, val, test.take(run.pick(toy=1_000, lite=len(test), full=len(test)), run.seed))
 
 
 def new_resnet(run: Run, classes: int, stem: str = "imagenet") -> nn.Module:
@@ -53,11 +61,16 @@ def resnet(run: Run, noisy: bool) -> Trained:
     return Trained(trained(run, "01_noisy_resnet", "noisy" if noisy else "clean"), pd.DataFrame())
 
 
+def vit(run: Run, name: str) -> Trained:
+    """Notebook 02's ViT, `"fine-tuned"` or `"scratch"`; its history stays there."""
+    return Trained(trained(run, "02_vit_transfer", name), pd.DataFrame())
+
+
 RESNETS: dict[str, Callable[[Run], Trained]] = {  # of CIFAR's small images, and quick to train
     "ResNet-18": partial(resnet, noisy=False),
     "noisy ResNet-18": partial(resnet, noisy=True),
 }
-UNDEFENDED = RESNETS | {"ViT scratch": partial(vit, pretrained=False), "ViT pre-trained": partial(vit, pretrained=True)}
+UNDEFENDED = RESNETS | {"ViT scratch": partial(vit, name="scratch"), "ViT pre-trained": partial(vit, name="fine-tuned")}
 
 
 def split_of(run: Run, name: str) -> Split:

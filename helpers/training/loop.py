@@ -108,6 +108,8 @@ class Training:
             "monitor": self.monitor,
             "precision": self.precision,
         }
+        if groups := _rates_of_groups(self.optimizer):
+            told["groups"] = groups
         if self.objective is not None:
             told["objective"] = _name(self.objective)
         if tuple(self.topk) != (1,):
@@ -195,6 +197,18 @@ def fit(
 
 
 fit.__signature__ = inspect.signature(Training).replace(return_annotation="pd.DataFrame")  # what `fit?` shows
+
+
+def _rates_of_groups(optimizer: Optimizer) -> dict[str, str]:
+    """The peak rate and the penalty of each group of weights, if any is not the optimizer's own default."""
+    asked = {
+        "lr": [group.get("max_lr", group.get("initial_lr", group["lr"])) for group in optimizer.param_groups],
+        "weight_decay": [group.get("weight_decay", 0.0) for group in optimizer.param_groups],
+    }
+    usual = {key: optimizer.defaults.get(key, 0.0) for key in asked}
+    if all(value == usual[key] for key, values in asked.items() for value in values):
+        return {}
+    return {key: " ".join(f"{value:.4g}" for value in values) for key, values in asked.items()}
 
 
 def _check_finite(totals: Tensor, epoch: int, step: int) -> None:

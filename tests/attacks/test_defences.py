@@ -8,10 +8,9 @@ from conftest import small_net, toy_set
 from helpers.attacks import FGSM, PGD, least_likely
 from helpers.attacks.accuracy import predict
 from helpers.attacks.defences import TRADES, Mixed, divergence
-from helpers.contract import eval_mode
 from helpers.course.run import Run
 from helpers.data import Batches
-from helpers.experiments import nb02 as recipes
+from helpers.experiments import load_or_train
 from helpers.training import fit
 from helpers.training.checkpoints import weights_checksum
 
@@ -133,7 +132,7 @@ def learnt(run, lr, epochs=1):
         sgd.register_step_post_hook(lambda *_: steps.append(1))
         return fit(model, Batches(toy_set(40), 20), epochs=epochs, optimizer=sgd, folder=folder)
 
-    return recipes.load_or_train(run, recipes.NOTEBOOK, "net", model, train), bool(steps)
+    return load_or_train(run, "02_vit_transfer", "net", model, train), bool(steps)
 
 
 @pytest.mark.trains
@@ -150,32 +149,6 @@ def test_a_finished_training_is_loaded_only_for_the_settings_it_had(capsys):
     assert trained
     assert weights_checksum(other.model) != weights_checksum(first.model)
     assert "so net-2 is used: optimizer.SGD.lr 0.01 there, 1.0 now" in capsys.readouterr().out
-
-
-def test_the_head_learns_fastest_and_each_layer_below_it_slower(monkeypatch, tmp_path):
-    run, seen = Run(recipes.NOTEBOOK, "toy"), {}
-    monkeypatch.setattr(recipes, "fit", lambda model, *args, **options: seen.update(options))
-    torch.manual_seed(0)
-    model = torch.nn.Sequential()
-    model.network = recipes.tiny_vit(20)
-    split = recipes.Split(*(toy_set(40, 32, seed) for seed in range(3)))
-    recipes.fine_tune(run, model, split, tmp_path / "x", epochs=1, lr=1e-3, head_lr=1e-2, layer_decay=0.5)
-    names = {id(p): name for name, p in model.network.named_parameters()}
-    rates = {names[id(p)]: group["initial_lr"] for group in seen["optimizer"].param_groups for p in group["params"]}
-    highest = {group["max_lr"] for group in seen["optimizer"].param_groups}
-    assert len(rates) == len(names)
-    by_name = {names[id(p)]: group["max_lr"] for group in seen["optimizer"].param_groups for p in group["params"]}
-    assert by_name["head.weight"] == by_name["head.bias"] == 1e-2 == max(highest)
-    assert by_name["blocks.3.mlp.fc1.weight"] == pytest.approx(2 * by_name["blocks.2.mlp.fc1.weight"])
-    assert by_name["patch_embed.proj.weight"] == min(highest)
-
-
-def test_scratch_and_transfer_share_everything_but_the_weights():
-    run = Run(recipes.NOTEBOOK, "toy")
-    scratch = recipes.new_vit(run, 50, pretrained=False)
-    assert weights_checksum(scratch) == weights_checksum(recipes.new_vit(run, 50, pretrained=False))
-    with eval_mode(scratch):
-        assert scratch(torch.rand(2, 3, 32, 32)).shape == (2, 50)
 
 
 def test_mixed_attacks_its_share_of_the_batch_and_leaves_the_rest():

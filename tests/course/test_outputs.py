@@ -61,7 +61,7 @@ def test_every_forged_number_is_found(path):
     [("0.4465", 0.446539), ("0.45", 0.446539), ("1,234", 1234), ("2.0e-14", 1.97e-14),
      ("14214.00", 14214.0), ("-0.0", 0.0), ("NaN", None), ("ViT", "ViT"), ("a long te...", "a long text"),
      ("True", True), ("[1, 2]", [1, 2]), ("(0,)", [0]), ("(0.005, 0.02)", [0.005, 0.02]),
-     ("(a,)", ["a"]), ("(a, b)", ["a", "b"])],
+     ("(a,)", ["a"]), ("(a, b)", ["a", "b"]), ("(0.00001, 10.0)", [1e-05, 10.0])],
 )  # fmt: skip
 def test_shown_as_printed(text, value):
     assert shows(text, value)
@@ -71,7 +71,7 @@ def test_shown_as_printed(text, value):
     ("text", "value"),
     [("0.4466", 0.446539), ("0.44", 0.446539), ("1,235", 1234), ("2.1e-14", 1.97e-14), ("0.5", -0.5), ("NaN", 0.5),
      ("0.5", None), ("ResNet", "ViT"), ("b long te...", "a long text"), ("False", True), ("(0, 2)", [0, 1]),
-     ("(a, b)", ["a", "c"])],
+     ("(a, b)", ["a", "c"]), ("(0.00001, 10.0)", [2e-05, 10.0]), ("(0.00001, 10.0)", [1e-05])],
 )  # fmt: skip
 def test_not_shown(text, value):
     assert not shows(text, value)

@@ -119,6 +119,32 @@ def test_other_settings_train_anew_in_another_folder(tmp_path, capsys):
         assert weights_checksum(model) == best_of(asked) == weights
 
 
+@pytest.mark.trains
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"rates": (0.05, 0.2)}, "groups.lr 0.05 0.1 there, 0.05 0.2 now"),
+        ({"decay": 0.1}, "groups.weight_decay 0 0.01 there, 0 0.1 now"),
+        ({"peaks": (0.05, 0.3)}, "groups.lr 0.05 0.1 there, 0.05 0.3 now"),
+    ],
+)
+def test_other_rates_of_a_group_are_other_settings(tmp_path, capsys, asked, said):
+    def train(rates=(0.05, 0.1), decay=0.01, peaks=None):
+        model = small_net()
+        *body, head = model.parameters()
+        groups = [{"params": body, "lr": rates[0]}, {"params": [head], "lr": rates[1], "weight_decay": decay}]
+        optimizer = torch.optim.SGD(groups)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, list(peaks or rates), 10)
+        quick(model, optimizer=optimizer, scheduler=cycle, folder=tmp_path / "run")
+        return weights_checksum(model), capsys.readouterr().out
+
+    first, _ = train()
+    assert train() == (first, "")
+    weights, line = train(**asked)
+    assert weights != first
+    assert f"so run-2 is used: {said}" in line
+
+
 def never_called(loss):
     def wrapped(*_):
         raise AssertionError("trained again")
