@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import io
 import os
 import re
 import signal
@@ -17,7 +16,8 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
-from PIL import Image
+
+from .pictures import compact
 
 MAX_BYTES = 3_000_000
 MACHINE_PATH = re.compile(r"/(?:home|root|Users|work|tmp|var|opt|content)/[\w.-]+")
@@ -152,7 +152,7 @@ def _options(folder: Path | str, timeout: int) -> dict[str, Any]:
 
 
 def tidy(notebook: NotebookNode) -> None:
-    """Take out what changes from machine to machine: progress bars, widgets, Python's version, alpha channels."""
+    """Take out what changes from machine to machine (progress bars, widgets, Python's version); make pictures small."""
     for cell in code_cells(notebook):
         cell.outputs = [output for output in cell.outputs if _tidy_output(output)]
         cell.metadata.pop("execution", None)
@@ -172,24 +172,18 @@ def _tidy_output(output: NotebookNode) -> bool:
     if data.pop(WIDGET, None) and PROGRESS.search(str(data.get("text/plain", ""))):
         return False
     if "image/png" in data:
-        data["image/png"] = without_alpha(data["image/png"])
+        data["image/png"] = _compact(data["image/png"])
     return bool(data) or output.output_type not in ("display_data", "execute_result")
 
 
-def without_alpha(png: str) -> str:
-    """A PNG in base64 without its fourth channel, which says of every pixel of a figure that it is opaque.
-
-    The pixels stay what they are; what has transparent ones, is broken, or would not be smaller stays as it is.
-    """
+def _compact(png: str) -> str:
+    """`compact` for a PNG in base64; what is none stays as it is."""
     try:
-        image, smaller = Image.open(io.BytesIO(base64.b64decode(png))), io.BytesIO()
-        image.load()
-    except (OSError, ValueError):
+        raw = base64.b64decode(png)
+    except ValueError:
         return png
-    if image.mode != "RGBA" or image.getextrema()[3] != (255, 255):
-        return png
-    image.convert("RGB").save(smaller, "png", optimize=True)
-    return min(base64.b64encode(smaller.getvalue()).decode(), png, key=len)
+    smaller = compact(raw)
+    return png if smaller is raw else base64.b64encode(smaller).decode()
 
 
 def run_time(started: float) -> str:

@@ -25,6 +25,7 @@ from ..models import save_model
 from ..training.checkpoints import checkpoint_root, in_use, replacing
 from .code_hash import executed_hash, hash_until_saved
 from .device import device_name, precision
+from .pictures import compact
 from .provenance import helpers_hash, seconds_kept, training_records
 
 T = TypeVar("T")
@@ -158,6 +159,7 @@ class Run:
         path = output_root() / "figures" / f"{self.notebook}.{self.profile}" / f"{name}.png"
         with replacing(path) as temporary:
             figure.savefig(temporary, dpi=dpi, bbox_inches="tight", format="png")
+            temporary.write_bytes(compact(temporary.read_bytes()))
         self.results["figures"][name] = {"caption": caption, "file": f"figures/{path.parent.name}/{path.name}"}
         self.results["order"].append(["figure", name])
         return figure

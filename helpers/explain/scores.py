@@ -79,11 +79,16 @@ def mask_iou(maps: Tensor, masks: Tensor, share: float | None = None) -> Tensor:
 
 
 def map_iou(maps: Tensor, others: Tensor, share: float = 0.2) -> Tensor:
-    """Intersection over union of two maps' highest pixels, `(N,)` in [0, 1]: how far an attack moves the look."""
+    """Intersection over union of two maps' highest pixels, `(N,)` in [0, 1]: how far an attack moves the look.
+
+    NaN where both maps are constant (a Grad-CAM map is 0 everywhere if all evidence is against the class): neither has
+    highest pixels, so there is nothing to compare. If only one of them is, it scores what chance scores.
+    """
     if maps.shape != others.shape:
         raise ValueError(f"maps differ in shape: {tuple(maps.shape)} and {tuple(others.shape)}")
     counts = _count(maps, share)
-    return _overlap(top_pixels(maps, counts), top_pixels(others, counts))
+    overlap = _overlap(top_pixels(maps, counts), top_pixels(others, counts))
+    return overlap.masked_fill(_constant(maps) & _constant(others), torch.nan)
 
 
 def deletion_curve(
@@ -146,14 +151,6 @@ def blurred(images: Tensor, cells: int = 4) -> Tensor:
     return F.interpolate(F.adaptive_avg_pool2d(images, cells), images.shape[2:], mode="bilinear")
 
 
-def mask_scores(maps: Mapping[str, Tensor], images: Tensor, masks: Tensor, seed: int = 0) -> Scores:
-    """`pointing`, `iou` and `iou_top20` of each map, and of a random and an edge map; higher is better."""
-    return {
-        name: {"pointing": pointing_game(m, masks), "iou": mask_iou(m, masks), "iou_top20": mask_iou(m, masks, 0.2)}
-        for name, m in with_baselines(maps, images, seed).items()
-    }
-
-
 def curve_scores(
     model: nn.Module,
     maps: Mapping[str, Tensor],
@@ -180,6 +177,11 @@ def _check_masks(maps: Tensor, masks: Tensor) -> None:
 
 def _count(maps: Tensor, share: float) -> int:
     return round(share * maps.shape[1:].numel())
+
+
+def _constant(maps: Tensor) -> Tensor:
+    """Maps that have one value everywhere, bool `(N,)`."""
+    return maps.amax((1, 2)) == maps.amin((1, 2))
 
 
 def _overlap(one: Tensor, other: Tensor) -> Tensor:

@@ -146,8 +146,9 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str = "", most_
 
 
 def verdicts(frame: pd.DataFrame) -> Figure:
-    """A field for each model (row) and check (column): "pass", "fail" or "not run", in words as well as in colour."""
-    shades = {"pass": PALETTE[2], "not run": (0.88, 0.88, 0.88), "fail": PALETTE[3]}
+    """A field for each model (row) and check (column): "pass", "fail", "not run" or "too weak" (to judge)."""
+    grey = (0.88, 0.88, 0.88)
+    shades = {"pass": PALETTE[2], "not run": grey, "too weak": grey, "fail": PALETTE[3]}
     numbers = frame.replace({word: number for number, word in enumerate(shades)}).astype(float)
     figure, axis = plt.subplots(figsize=(0.72 * frame.shape[1] + 2.6, 0.32 * len(frame) + 2.2))
     sns.heatmap(
@@ -158,7 +159,7 @@ def verdicts(frame: pd.DataFrame) -> Figure:
         annot_kws={"fontsize": "xx-small"},
         cmap=ListedColormap(list(shades.values())),
         vmin=0,
-        vmax=2,
+        vmax=3,
         cbar=False,
         linewidths=1,
     )

@@ -8,9 +8,7 @@ from conftest import small_net, toy_set
 from helpers.attacks import FGSM, PGD, least_likely
 from helpers.attacks.accuracy import predict
 from helpers.attacks.defences import TRADES, Mixed, divergence
-from helpers.course.run import Run
 from helpers.data import Batches
-from helpers.experiments import load_or_train
 from helpers.training import fit
 from helpers.training.checkpoints import weights_checksum
 
@@ -123,31 +121,28 @@ def test_another_objective_is_another_training(tmp_path):
     assert {path.name for path in tmp_path.glob("run*")} == {"run", "run-2"}
 
 
-def learnt(run, lr, epochs=1):
-    """A recipe: the same start, images and name, and a learning rate; what came of it, and whether it was trained."""
+def learnt(folder, lr):
+    """The same start, images and attack, and a learning rate; the model, its history, and whether it was trained."""
     model, steps = small_net(), []
-
-    def train(model, folder):
-        sgd = torch.optim.SGD(model.parameters(), lr)
-        sgd.register_step_post_hook(lambda *_: steps.append(1))
-        return fit(model, Batches(toy_set(40), 20), epochs=epochs, optimizer=sgd, folder=folder)
-
-    return load_or_train(run, "02_vit_transfer", "net", model, train), bool(steps)
+    sgd = torch.optim.SGD(model.parameters(), lr)
+    sgd.register_step_post_hook(lambda *_: steps.append(1))
+    batches = Batches(toy_set(40), 20)
+    history = fit(model, batches, epochs=1, optimizer=sgd, attack=FGSM(model, EPS), folder=folder)
+    return model, history, bool(steps)
 
 
 @pytest.mark.trains
-def test_a_finished_training_is_loaded_only_for_the_settings_it_had(capsys):
-    run = Run("03_attacks_and_defense", "toy")
-    first, trained = learnt(run, 0.01)
+def test_a_finished_defence_is_loaded_only_for_the_settings_it_had(capsys, tmp_path):
+    first, told, trained = learnt(tmp_path / "net", 0.01)
     assert trained
-    again, trained = learnt(run, 0.01)
+    again, told_again, trained = learnt(tmp_path / "net", 0.01)
     assert not trained
-    assert weights_checksum(again.model) == weights_checksum(first.model)
-    assert again.history.to_json() == first.history.to_json()
+    assert weights_checksum(again) == weights_checksum(first)
+    assert told_again.to_json() == told.to_json()
     assert capsys.readouterr().out == ""
-    other, trained = learnt(run, 1.0)
+    other, _, trained = learnt(tmp_path / "net", 1.0)
     assert trained
-    assert weights_checksum(other.model) != weights_checksum(first.model)
+    assert weights_checksum(other) != weights_checksum(first)
     assert "so net-2 is used: optimizer.SGD.lr 0.01 there, 1.0 now" in capsys.readouterr().out
 
 

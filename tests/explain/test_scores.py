@@ -16,7 +16,6 @@ from helpers.explain.scores import (
     insertion_curve,
     map_iou,
     mask_iou,
-    mask_scores,
     pointing_game,
     random_maps,
     top_pixels,
@@ -85,6 +84,17 @@ def test_map_iou_by_hand():
     other = MAP.flip(2)  # highest three: (0, 1), (0, 2), (1, 2); of MAP: (0, 0), (0, 1), (1, 0)
     assert map_iou(MAP, other, share=0.5).item() == pytest.approx(1 / 5)
     assert map_iou(MAP, MAP * 3 - 1, share=0.5).item() == 1
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3])
+def test_map_iou_of_two_constant_maps_is_undefined(value):
+    """Not 1: two maps that mark nothing do not agree on a place. One that marks nothing scores chance."""
+    maps = torch.cat([torch.full_like(MAP, value), MAP, torch.full_like(MAP, value)])
+    others = torch.cat([torch.zeros_like(MAP), MAP, MAP])
+    both, same, one = map_iou(maps, others, share=0.5).tolist()
+    assert both != both  # NaN
+    assert same == 1
+    assert one == pytest.approx(1.5 / 4.5)
 
 
 def test_a_map_that_says_nothing_scores_chance():
@@ -165,20 +175,6 @@ def test_baselines_stand_beside_the_maps():
     assert list(rows) == ["mine", "random map", "edge map"]
     assert torch.equal(rows["random map"], random_maps(images, seed=5))
     assert torch.equal(rows["edge map"], edge_maps(images))
-
-
-def test_mask_scores_in_the_toy_world():
-    """The mask itself scores 1, noise scores the mask's share of the pixels."""
-    scenes = toy.draw(400)
-    images, masks = scenes.images / 255, scenes.masks
-    scores = mask_scores({"mask": masks.float(), "not": (~masks).float()}, images, masks)
-    assert {len(value) for row in scores.values() for value in row.values()} == {400}
-    assert scores["mask"]["iou"].min() == 1
-    assert scores["mask"]["pointing"].min().item() == pytest.approx(1, abs=1e-5)
-    assert scores["not"]["pointing"].max() == scores["not"]["iou"].max() == 0
-    chance = masks.float().mean().item()
-    assert scores["random map"]["pointing"].mean().item() == pytest.approx(chance, abs=0.06)  # 0.19 +- 0.02
-    assert scores["mask"]["iou_top20"].mean() > scores["random map"]["iou_top20"].mean() + 0.3
 
 
 # --- deletion and insertion

@@ -127,13 +127,15 @@ def test_an_empty_heat_map_stays_dark():
 
 def test_verdicts_are_words_and_colours():
     frame = pd.DataFrame(
-        {"one": ["pass", "fail"], "two": ["not run", "pass"]}, index=["a model", "b, longer than a row"]
+        {"one": ["pass", "fail"], "two": ["not run", "pass"], "three": ["too weak", "pass"]},
+        index=["a model", "b, longer than a row"],
     )
     axis = plotting.verdicts(frame).axes[0]
     assert {label.get_rotation() for label in axis.get_yticklabels()} == {0}
-    assert [text.get_text() for text in axis.texts] == ["pass", "not run", "fail", "pass"]
+    assert [text.get_text() for text in axis.texts] == ["pass", "not run", "too weak", "fail", "pass", "pass"]
     shades = axis.collections[0].get_facecolors()
-    assert np.allclose(shades[0], shades[3])
+    assert np.allclose(shades[0], shades[4])
+    assert np.allclose(shades[1], shades[2])  # neither says anything about the model
     assert len({tuple(shade) for shade in shades}) == 3
 
 

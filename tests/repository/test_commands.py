@@ -23,7 +23,7 @@ CHANGES = {
     "notebook 01's learning rate": ("notebooks/01_noisy_resnet.ipynb", 'lr\\", 1e-3'),  # in JSON, quotes are escaped
     "the timm model of notebook 02": ("notebooks/02_vit_transfer.ipynb", "vit_small_patch14"),
     "a rule for Persian text": ("helpers/captions/text.py", "def tokenize"),
-    "a defended model of notebook 03": ("helpers/experiments/nb03.py", "METHODS"),
+    "a defended model of notebook 03": ("notebooks/03_attacks_and_defense.ipynb", "METHODS"),
 }
 
 

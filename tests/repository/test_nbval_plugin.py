@@ -9,15 +9,13 @@ from nbval_plugin import TOGETHER, Notebooks
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NEEDED = re.compile(r"""\btrained\(\s*run,\s*["'](\d\d_)""")
-EXPERIMENT = re.compile(r"helpers\.experiments(?:\.| import )(nb\d\d)")
 
 
 def needed_by(path):
-    """The numbers of the notebooks whose models this one loads, by itself or by what it still imports."""
+    """The numbers of the notebooks whose models this one loads."""
     cells = json.loads(path.read_text())["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    imported = [(ROOT / f"helpers/experiments/{name}.py").read_text() for name in EXPERIMENT.findall(code)]
-    return set(NEEDED.findall("\n".join([code, *imported])))
+    return set(NEEDED.findall(code))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -20,8 +20,7 @@ ORDER = [
 ]
 RANKS = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 COURSE = {"contract", "training", "models"}
-# Scaffolding may import anything. A program (`__main__`) stands above all rooms, and nobody may import it.
-SCAFFOLDING, PROGRAM = "experiments", "__main__"
+PROGRAM = "__main__"  # stands above all rooms, and nobody may import it
 MOST_LINES, LONGEST_FUNCTION = 250, 40
 TOO_LONG = set()  # only shrinks
 NOTEBOOK = re.compile(r"\bnotebooks? \d|\bnb\d\d|\b0[1-9]_[a-z]+", re.IGNORECASE)
@@ -62,11 +61,11 @@ def allowed(name, target):
     here, there = room(name), room(target)
     if target.endswith(PROGRAM):
         return False
-    if here in (there, SCAFFOLDING):
+    if here == there:
         return True
     if here == "course":
         return there in COURSE
-    if there not in RANKS:  # the course, the scaffolding, or a room that ORDER does not know
+    if there not in RANKS:  # the course, or a room that ORDER does not know
         return False
     return name.endswith(PROGRAM) or RANKS.get(here, -1) > RANKS[there]
 
@@ -87,7 +86,7 @@ def circle(root):
 
 def test_no_import_goes_upward():
     assert upward(ROOT) == set()
-    rooms = {room(name) for name in modules(ROOT)} - {"helpers", "course", SCAFFOLDING}
+    rooms = {room(name) for name in modules(ROOT)} - {"helpers", "course"}
     assert rooms <= set(RANKS), "DESIGN's order of imports, and ORDER here, have to name every room"
 
 
@@ -123,13 +122,12 @@ def made(tmp_path):
         ("captions____main__", "from ..plotting.charts import lines", False),
         ("captions____main__", "from ..course.run import Run", True),
         ("course__run_all", "from ..attacks.base import Attack", True),
-        ("experiments__nb02", "from ..course.run import Run\nfrom ..plotting import charts", False),
-        ("plotting__more", "from ..experiments.nb03 import audit", True),
+        ("plotting__more", "from ..elsewhere.one import audit", True),
         ("training__loop", "from ..captions.__main__ import main", True),
     ],
 )
 def test_a_planted_import_is_found(made, module, source, bad):
-    names = "plotting__charts explain__maps attacks__base course__run captions____main__ experiments__nb03"
+    names = "plotting__charts explain__maps attacks__base course__run captions____main__ elsewhere__one"
     assert bool(upward(made(**dict.fromkeys(names.split(), "") | {module: source}))) == bad
 
 
@@ -174,7 +172,7 @@ def notebooks_named(root):
     return [
         f"{name}:{number}: {line.strip()}"
         for name, path in modules(root).items()
-        if room(name) not in ("course", SCAFFOLDING)
+        if room(name) != "course"
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if NOTEBOOK.search(line)
     ]
@@ -186,7 +184,7 @@ def test_no_module_knows_a_notebook():
 
 @pytest.mark.parametrize("line", ['x = "07_persian_captioning"', "# see notebook 3", "# as nb05 does"])
 def test_a_planted_notebook_name_is_found(made, line):
-    assert notebooks_named(made(data__one="# any notebook", course__run=line, experiments__nb02=line)) == []
+    assert notebooks_named(made(data__one="# any notebook", course__run=line)) == []
     assert len(notebooks_named(made(data__one=line))) == 1
 
 
@@ -197,7 +195,7 @@ def doubles(root):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
                 rooms[node.name].add(room(name))
-    return {name for name, of in rooms.items() if len(of - {SCAFFOLDING}) > 1} - {"main"}
+    return {name for name, of in rooms.items() if len(of) > 1} - {"main"}
 
 
 def test_one_name_means_one_thing():
@@ -205,7 +203,7 @@ def test_one_name_means_one_thing():
 
 
 def test_a_planted_double_is_found(made):
-    assert doubles(made(data__one="def f(): ...", data__two="def f(): ...", experiments__nb02="def f(): ...")) == set()
+    assert doubles(made(data__one="def f(): ...", data__two="def f(): ...")) == set()
     assert doubles(made(clip__one="class f: ...")) == {"f"}
 
 
