@@ -24,7 +24,7 @@ def compact(png: bytes) -> bytes:
         image = image.convert("RGB")
     smaller = min(_saved(image), png, key=len) if image.mode == "RGB" else png
     if image.mode == "RGB" and len(smaller) > LARGE:
-        smaller = min(_saved(image.quantize(256)), smaller, key=len)
+        smaller = min(_saved(image.quantize(256, kmeans=1)), smaller, key=len)
     return smaller
 
 
