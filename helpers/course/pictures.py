@@ -24,7 +24,8 @@ def compact(png: bytes) -> bytes:
         image = image.convert("RGB")
     smaller = min(_saved(image), png, key=len) if image.mode == "RGB" else png
     if image.mode == "RGB" and len(smaller) > LARGE:
-        smaller = min(_saved(image.quantize(256, kmeans=1)), smaller, key=len)
+        palette = image.quantize(256, kmeans=1)  # without k-means the palest yellow of a heat map turns beige
+        smaller = min(_saved(palette), smaller, key=len)
     return smaller
 
 

@@ -40,7 +40,7 @@ def test_a_large_picture_gets_a_palette():
     smaller = compact(png(made))
     assert Image.open(io.BytesIO(smaller)).mode == "P"
     assert len(smaller) < 0.5 * len(png(made))
-    assert np.abs(pixels_of(smaller) - made[..., :3]).mean() < 15  # levels of 255
+    assert np.abs(pixels_of(smaller) - made[..., :3]).mean() < 6  # levels of 255; median cut alone leaves 6.2
     assert compact(smaller) is smaller  # a second time changes nothing
 
 
